@@ -1,0 +1,100 @@
+"""flowkit: event-driven workflows on structured concurrency, for asyncio and trio.
+
+Where everything lives, innermost first; imports only ever point upwards in this list:
+
+    errors, hints, events, facts              values: what is raised, sent between steps, and happens to a run
+    retry_policy, state, context, resource,   definition: what an author writes, read into a checked, immutable plan
+    steps, signature, plan, wiring
+    waits, joins, collecting, books, machine  decision: facts in, commands out, without an event loop
+    serialization, snapshot, journal          keeping: runs as bytes, and back
+    backend, stream, resource_pool, runner,   running: a task group around each machine, and the handle its caller holds
+    handler, narrator, workflow, checkpointer
+    examples                                  programs to read and to run
+
+To understand the engine, read machine.py, then runner.py.
+"""
+
+from flowkit.checkpointer import Checkpoint, WorkflowCheckpointer
+from flowkit.context import Context, RetryInfo
+from flowkit.errors import (
+    CleanupFailedWarning,
+    ContextInUse,
+    EventError,
+    InvalidWorkflow,
+    MisdirectedEvent,
+    NoEventLoop,
+    ResourceError,
+    RunFinished,
+    SerializationError,
+    StateError,
+    StepFailed,
+    UnhandledEventWarning,
+    UnknownKey,
+    WaitTimedOut,
+    WorkflowCancelled,
+    WorkflowCancelledByUser,
+    WorkflowError,
+    WorkflowRuntimeError,
+    WorkflowStalled,
+    WorkflowTimeoutError,
+    WorkflowValidationError,
+)
+from flowkit.events import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StepFailedEvent,
+    StopEvent,
+)
+from flowkit.handler import Handler
+from flowkit.resource import Resource
+from flowkit.steps import All, Collect, Take, catch_error, step
+from flowkit.stream import Origin, StreamGap
+from flowkit.workflow import Workflow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "All",
+    "Checkpoint",
+    "CleanupFailedWarning",
+    "Collect",
+    "Context",
+    "ContextInUse",
+    "Event",
+    "EventError",
+    "Handler",
+    "HumanResponseEvent",
+    "InputRequiredEvent",
+    "InvalidWorkflow",
+    "MisdirectedEvent",
+    "NoEventLoop",
+    "Origin",
+    "Resource",
+    "ResourceError",
+    "RetryInfo",
+    "RunFinished",
+    "SerializationError",
+    "StartEvent",
+    "StateError",
+    "StepFailed",
+    "StepFailedEvent",
+    "StopEvent",
+    "StreamGap",
+    "Take",
+    "UnhandledEventWarning",
+    "UnknownKey",
+    "WaitTimedOut",
+    "Workflow",
+    "WorkflowCancelled",
+    "WorkflowCancelledByUser",
+    "WorkflowCheckpointer",
+    "WorkflowError",
+    "WorkflowRuntimeError",
+    "WorkflowStalled",
+    "WorkflowTimeoutError",
+    "WorkflowValidationError",
+    "catch_error",
+    "step",
+]

@@ -1,0 +1,209 @@
+"""Everything that differs between asyncio and trio, and the only place where a task is started outside a task group.
+
+A run whose handle is kept instead of awaited (``handler = workflow.run(…)``) needs somebody to own it: a *supervised*
+task of the event loop. On asyncio that is a task with a strong reference; asyncio cancels it when the loop is closed. On
+trio it is a child of one system task per trio run, which trio cancels once the main task has ended.
+
+Whether a run is awaited at once (then it needs no task) is known only after ``run()`` has returned. So a start is put off
+by one turn of the loop, and taken back where somebody has claimed the run in the meantime.
+
+trio is imported only when it is already running.
+"""
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import anyio
+
+__all__ = ["Backend", "current", "escaped_cancellation"]
+
+Start = Callable[[], Awaitable[None]]
+
+
+class Backend(Protocol):
+    """What a run needs of the event loop it lives in."""
+
+    name: str
+
+    def clock(self) -> Callable[[], float]:
+        """The loop's monotonic clock, in seconds."""
+        ...
+
+    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
+        """Run ``start`` as a task of the loop, from its next turn on."""
+        ...
+
+    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Call this in the loop's next turn; the function that takes it back."""
+        ...
+
+    def from_anywhere(self, call: Callable[[], None]) -> bool:
+        """Call this soon, from whichever thread (a finaliser may run in any); false where the loop has ended."""
+        ...
+
+
+def current() -> Backend | None:
+    """The running event loop's backend, ``None`` where none runs in this thread."""
+    trio = sys.modules.get("trio")
+    # trio first: as a guest it runs inside an asyncio loop's callbacks.
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return _trio_backend(trio)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return _Asyncio(loop)
+
+
+def escaped_cancellation(error: BaseException) -> bool:
+    """Whether this is a cancellation error that nobody sent: no scope around the task, nor the task itself, is cancelled."""
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    if anyio.get_current_task().has_pending_cancellation():
+        return False
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is None or not task.cancelling()
+
+
+# --------------------------------------------------------------------------------------------------------- asyncio
+
+_strong: set["asyncio.Task[None]"] = set()
+
+
+class _Asyncio:
+    __slots__ = ("_loop",)
+    name = "asyncio"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def clock(self) -> Callable[[], float]:
+        return self._loop.time
+
+    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
+        async def supervised() -> None:
+            await start()
+
+        task = self._loop.create_task(supervised(), name=name, context=context)
+        _strong.add(task)
+        task.add_done_callback(_strong.discard)
+
+    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
+        return self._loop.call_soon(call).cancel
+
+    def from_anywhere(self, call: Callable[[], None]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+
+# ------------------------------------------------------------------------------------------------------------ trio
+
+_supervisor: Any = None  # a trio.lowlevel.RunVar, made when trio is first seen
+
+
+class _Supervisor:
+    """The system task that owns this trio run's supervised tasks, asleep until something is postponed."""
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+        self._nursery: Any = None
+        self._task: Any = None
+        self._asleep = False
+        self._calls: list[Callable[[], None] | None] = []
+        self._early: list[tuple[Start, str, contextvars.Context]] = []
+
+    async def run(self) -> None:
+        trio = self._trio
+        self._task = trio.lowlevel.current_task()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for start, name, context in self._early:
+                self._spawn(start, name, context)
+            self._early.clear()
+            while True:
+                calls, self._calls = self._calls, []
+                for call in calls:
+                    if call is not None:
+                        call()
+                if self._calls:
+                    continue
+                self._asleep = True
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: Any) -> Any:
+        self._asleep = False
+        return self._trio.lowlevel.Abort.SUCCEEDED
+
+    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
+        if self._nursery is None:
+            self._early.append((start, name, context))
+        else:
+            self._spawn(start, name, context)
+
+    def _spawn(self, start: Start, name: str, context: contextvars.Context) -> None:
+        context.run(lambda: self._nursery.start_soon(start, name=name))
+
+    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
+        calls = self._calls
+        position = len(calls)
+        calls.append(call)
+        if self._asleep:
+            self._asleep = False
+            self._trio.lowlevel.reschedule(self._task)
+
+        def take_back() -> None:
+            calls[position] = None
+
+        return take_back
+
+    def from_anywhere(self, call: Callable[[], None]) -> bool:
+        try:
+            self._token.run_sync_soon(call)
+        except self._trio.RunFinishedError:
+            return False
+        return True
+
+
+class _Trio:
+    __slots__ = ("_own", "_trio")
+    name = "trio"
+
+    def __init__(self, trio: Any, own: _Supervisor) -> None:
+        self._trio = trio
+        self._own = own
+
+    def clock(self) -> Callable[[], float]:
+        clock: Callable[[], float] = self._trio.current_time
+        return clock
+
+    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
+        self._own.supervise(start, name, context)
+
+    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
+        return self._own.postpone(call)
+
+    def from_anywhere(self, call: Callable[[], None]) -> bool:
+        return self._own.from_anywhere(call)
+
+
+def _trio_backend(trio: Any) -> Backend:
+    global _supervisor
+    if _supervisor is None:
+        with threading.Lock():
+            _supervisor = _supervisor or trio.lowlevel.RunVar("flowkit supervisor", default=None)
+    backend: Backend | None = _supervisor.get()
+    if backend is None:
+        own = _Supervisor(trio)
+        backend = _Trio(trio, own)
+        _supervisor.set(backend)
+        # System tasks start with trio's own context; each run brings its own.
+        trio.lowlevel.spawn_system_task(own.run, name="flowkit.supervisor")
+    return backend

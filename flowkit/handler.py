@@ -1,0 +1,294 @@
+"""`Handler`: what the caller of ``workflow.run()`` holds.
+
+Three ways to own a run, decided by what is done with the handler:
+
+* ``await handler`` before the loop's next turn: the run is driven inside the awaiting task.
+* ``async with handler``: a task group that belongs to the block drives it; leaving the block ends it.
+* anything else: in the loop's next turn a supervised task takes it (backend.py). Then awaiting the handler waits for that
+  task, and cancelling the awaiter cancels the run and waits for its clean-up.
+
+The handler refers to the run, never the other way round: so a handle that was dropped is noticed by its finaliser.
+"""
+
+import contextvars
+import functools
+import logging
+import math
+import warnings
+from collections.abc import Awaitable, Generator
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from flowkit.backend import Backend
+from flowkit.context import Context
+from flowkit.errors import WorkflowCancelled, WorkflowRuntimeError
+from flowkit.events import Event
+from flowkit.runner import Run
+from flowkit.stream import Origin, Reader
+
+__all__ = ["Handler"]
+
+logger = logging.getLogger("flowkit")
+
+
+async def _supervised(run: Run, start: Event | None, gate: anyio.Semaphore | None) -> None:
+    await run.drive(start, gate)
+
+
+def _begin(
+    run: Run,
+    start: Event | None,
+    gate: anyio.Semaphore | None,
+    backend: Backend,
+    context: contextvars.Context,
+) -> None:
+    """The loop's next turn has come and nobody has claimed the run: it is a background run."""
+    if not run.claimed:
+        run.claimed = True
+        backend.supervise(functools.partial(_supervised, run, start, gate), f"flowkit run of {run.workflow_name}", context)
+
+
+class Handler:
+    """A run: await it for its result, read its events, answer its questions, step it or cancel it.
+
+    Made by ``Workflow.run()``.
+    """
+
+    __slots__ = ("__weakref__", "_backend", "_ctx", "_delivered", "_gate", "_group", "_launch", "_run", "_start", "_take_back")
+
+    def __init__(
+        self, run: Run, start: Event | None, ctx: Context[Any], backend: Backend, gate: anyio.Semaphore | None
+    ) -> None:
+        self._run = run
+        self._start = start
+        self._ctx = ctx
+        self._backend = backend
+        self._gate = gate
+        self._delivered = False
+        self._group: TaskGroup | None = None
+        self._launch = functools.partial(_begin, run, start, gate, backend, contextvars.copy_context())
+        self._take_back = backend.postpone(self._launch)
+
+    # ------------------------------------------------------------------------------------------------------ waiting
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """The run's result.
+
+        Raises:
+            StepFailed: a step failed for good.
+            WorkflowTimeoutError: the run took too long.
+            WorkflowStalled: it came to rest and could never end.
+            WorkflowCancelledByUser: `cancel_run` was called.
+            WorkflowCancelled: whoever owned it went away.
+        """
+        return self._outcome().__await__()
+
+    async def _outcome(self) -> Any:
+        run = self._run
+        if run.machine.stepwise:
+            run.run_freely()
+        if not run.claimed:
+            self._claim()
+            await run.drive(self._start, self._gate)
+        else:
+            await self._join()
+        return self._deliver()
+
+    def _claim(self) -> None:
+        self._run.claimed = True
+        self._run.deadline = math.inf  # the scope it was started in is around its driver now
+        self._take_back()
+
+    async def _join(self) -> None:
+        run = self._run
+        try:
+            await run.join()
+        except BaseException:
+            run.cancel("the task that awaited it was cancelled")
+            with anyio.CancelScope(shield=True):
+                await run.join()
+            raise
+
+    def _deliver(self) -> Any:
+        self._delivered = True
+        if self._run.error is not None:
+            raise self._run.error.with_traceback(None)
+        return self._run.result
+
+    # -------------------------------------------------------------------------------------------------------- block
+
+    async def __aenter__(self) -> Self:
+        if self._run.claimed:
+            raise WorkflowRuntimeError(
+                "this run has begun already: write `async with workflow.run(…) as handler:` in one go."
+            )
+        self._claim()
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        self._group = group
+        group.start_soon(self._run.drive, self._start, self._gate)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        group, self._group = self._group, None
+        assert group is not None
+        run = self._run
+        if error is not None:
+            run.cancel(f"its block was left by {type(error).__name__}")
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                return bool(await group.__aexit__(kind, error, traceback))
+            await group.__aexit__(None, None, None)
+            self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
+            return False
+        try:
+            if run.machine.stepwise:
+                run.run_freely()
+            await run.settle()
+            if not run.settled:
+                run.cancel(
+                    "its block was left while it waited for somebody outside; answer inside the block, or keep the handle"
+                )
+        except BaseException as late:
+            await group.__aexit__(type(late), late, late.__traceback__)
+            raise
+        await group.__aexit__(None, None, None)
+        if run.error is not None and not self._delivered:
+            self._deliver()
+        return False
+
+    # ------------------------------------------------------------------------------------------------------- events
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context: its state, and ``send_event`` from outside. Pass it to ``run(ctx=…)`` to go on from it."""
+        return self._ctx
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run.run_id
+
+    def stream_events(self, *, from_start: bool = False) -> Reader:
+        """The events the run shows, ending after its `StopEvent` or its failure (which ``await handler`` raises).
+
+        An iterator, not a generator: leave it when you like. A new one begins where the furthest reader so far has come, or
+        at the oldest event kept with ``from_start``. One that fell behind the log's bound gets a `StreamGap`. Its
+        ``origin`` says from which nested run the last event came.
+        """
+        return Reader(self._run.stream, 0 if from_start else self._run.stream.furthest, self)
+
+    def send_event(self, event: Event, step: str | None = None, *, to: Origin | None = None) -> None:
+        """Send an event into the run, as ``handler.ctx.send_event`` does; ``to`` the nested run a question came from.
+
+        Raises:
+            RunFinished: the run has ended.
+            MisdirectedEvent: there is no step of that name, or it doesn't take this event.
+        """
+        run = self._run if to is None else self._run.nested(to.run_id)
+        run.send(event, step, None)
+
+    # ----------------------------------------------------------------------------------------------------- stepwise
+
+    async def run_step(self) -> list[Event]:
+        """In a ``run(stepwise=True)``: let every ready step run to its end once; the events they produced.
+
+        Send back those that shall go on, by ``handler.ctx.send_event``; the others are dropped. An empty list means that
+        nothing is left to do: the run has ended, or waits for somebody outside. Awaiting the handler runs the rest freely.
+
+        Raises:
+            WorkflowRuntimeError: the run isn't stepwise.
+        """
+        run = self._run
+        if not run.machine.stepwise:
+            raise WorkflowRuntimeError("run_step() needs a stepwise run: start it with run(stepwise=True).")
+        if not run.claimed:
+            self._take_back()
+            self._launch()
+        return await run.step()
+
+    # --------------------------------------------------------------------------------------------------------- ends
+
+    def cancel_run(self) -> Awaitable[None]:
+        """Cancel the run at once. Awaiting what this returns waits for its clean-up.
+
+        ``await handler`` then raises `WorkflowCancelledByUser`. Does nothing where the run has ended.
+        """
+        run = self._run
+        run.cancel("cancel_run() was called", by_user=True)
+        if not run.claimed:
+            self._take_back()
+            self._launch()
+        self._delivered = True  # whoever cancels it knows how it ended
+        return _Settled(run)
+
+    def is_done(self) -> bool:
+        """Whether the run has ended and cleaned up."""
+        return self._run.settled
+
+    done = is_done
+
+    def exception(self) -> BaseException | None:
+        """The error the run ended with, ``None`` where it has a result.
+
+        Raises:
+            WorkflowRuntimeError: it hasn't ended.
+        """
+        if not self._run.settled:
+            raise WorkflowRuntimeError("the run has not ended: await the handler.")
+        self._delivered = True
+        return self._run.error
+
+    def result(self) -> Any:
+        """The run's result, like ``await handler`` where the run has ended.
+
+        Raises:
+            WorkflowRuntimeError: it hasn't ended, or ended with this error.
+        """
+        if not self._run.settled:
+            raise WorkflowRuntimeError("the run has not ended: await the handler.")
+        return self._deliver()
+
+    def __repr__(self) -> str:
+        run = self._run
+        status = "running" if not run.settled else "failed" if run.error is not None else "done"
+        return f"<Handler of {run.workflow_name} run {run.run_id}: {status}>"
+
+    def __del__(self) -> None:
+        try:
+            run = self._run
+            take_back = self._take_back
+        except AttributeError:  # the constructor failed
+            return
+        if not run.claimed:
+            run.claimed = True
+            take_back()
+            warnings.warn(
+                f"a run of {run.workflow_name} was never begun: await the handler, or keep it.", ResourceWarning, stacklevel=2
+            )
+        elif not run.settled:
+            warnings.warn(
+                f"the handle of a run of {run.workflow_name} was dropped, so the run is cancelled: await the handler, or keep it.",
+                ResourceWarning,
+                stacklevel=2,
+            )
+            self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
+        elif run.error is not None and not self._delivered:
+            logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=run.error)
+
+
+class _Settled:
+    """Awaits a run's clean-up."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._run.join().__await__()

@@ -1,0 +1,707 @@
+"""The machine: facts in, commands out. The only place where a run's next move is decided.
+
+How it works. ``receive(fact)`` looks the fact's type up in a table of rules, changes the run's books and returns the
+commands that follow. It imports no event loop, reads no clock, draws no random number and logs nothing; what user code
+decided is in the fact. So a journal of facts, replayed into a fresh machine, gives the same run. It is one mutable
+object and a fact costs the same however long the run is: no queue is scanned, nothing is copied.
+
+The books:
+
+* an `Invocation` (books.py) for each event a step is working on or will be: *queued* (all of the step's ``num_workers``
+  slots are taken), *running*, *waiting* (suspended in ``wait_for_event``, without a slot), *resuming* (answered, wants its
+  slot back) or *retrying* (until its timer fires). A return or a final failure removes it.
+* a `Wait` for each open ``wait_for_event``, and the events that nobody accepts, kept for a wait that may still open
+  (waits.py).
+* `Joins` for list fan-out and fan-in (joins.py) and a `Buffer` for each ``collect_events`` (collecting.py).
+* `Held` events: what a stepwise run produced and nobody has released yet.
+
+Where an event goes: to every step that accepts its exact type, else its nearest accepted base class; and to the wait that
+has been open longest of those it satisfies. A `StopEvent` ends the run, an `InputRequiredEvent` also goes to the stream.
+
+When nothing runs (``busy`` is 0) and no retry is due the run is *at rest*: it is waiting if something outside can move
+it (an open wait, a step that takes human answers, an unanswered question), and has stalled if not.
+
+Named rules for what a journal or a racing clock may bring:
+
+* *stale*: after the end every fact is ignored, and so is a timer that was answered or cancelled in the meantime.
+* *sent before*: what an attempt sends again (same invocation, same position, equal event) is not delivered again.
+* *answered before*: a wait that an earlier attempt had answered gets its recorded answer.
+* *impossible*: a fact about an invocation, wait or held event that isn't there raises `ImpossibleFact` and changes nothing.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, WAITING, Held, Invocation, Lane, Timer
+from flowkit.collecting import Buffer
+from flowkit.errors import (
+    ImpossibleFact,
+    StepFailed,
+    WorkflowCancelled,
+    WorkflowCancelledByUser,
+    WorkflowRuntimeError,
+    WorkflowStalled,
+    WorkflowTimeoutError,
+)
+from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StepFailedEvent, StopEvent
+from flowkit.facts import (
+    AnswerWait,
+    CancelTimer,
+    Command,
+    EventCollected,
+    EventPublished,
+    EventSent,
+    Fact,
+    Finish,
+    GiveBatch,
+    Publish,
+    Rest,
+    RunCancelled,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    RunTimedOut,
+    SetTimer,
+    StartStep,
+    StateWritten,
+    Stepped,
+    StepRaised,
+    StepReturned,
+    StepwiseEnded,
+    TimerFired,
+    WaitAbandoned,
+    WaitOpened,
+)
+from flowkit.joins import ROOT, Batch, Joins
+from flowkit.plan import Plan
+from flowkit.state import State
+from flowkit.waits import Wait, Waits
+
+__all__ = ["Machine", "finish_with"]
+
+NOTHING: tuple[Command, ...] = ()
+
+
+@attrs.frozen
+class _Route:
+    lanes: tuple[Lane, ...]
+    stops: bool
+    asks: bool
+    answers: bool
+
+
+class Machine:
+    """The books of one run. Read anything; only `receive` changes them.
+
+    ``patient``: at rest without anything to wait for, wait all the same (``Workflow(stalled="wait")``).
+    """
+
+    def __init__(self, plan: Plan, state: State, *, stepwise: bool = False, patient: bool = False) -> None:
+        self.plan = plan
+        self.state = state
+        self.stepwise = stepwise
+        self.patient = patient
+        self.run_id = ""
+        self.started = False
+        self.start_event: Event | None = None
+        self.outcome: Finish | None = None
+        self.lanes = tuple(Lane(spec) for spec in plan.steps)
+        self.lane_by_name = {lane.spec.name: lane for lane in self.lanes}
+        self.invocations: dict[int, Invocation] = {}
+        self.waits = Waits()
+        self.held: dict[int, Held] = {}
+        self.timers: dict[int, Timer] = {}
+        self.buffers: dict[tuple[str, str | None], Buffer] = {}
+        self.joins = Joins() if plan.has_joins else None
+        self.busy = 0  # invocations that run and don't wait
+        self.retrying = 0
+        self.questions = 0  # asked by steps and not answered
+        self.last = 0  # the last number given to anything
+        self._routes: dict[type, _Route] = {}
+
+    def receive(self, fact: Fact) -> Sequence[Command]:
+        """Enter a fact and say what follows.
+
+        Raises:
+            ImpossibleFact: it can't have happened in this run; nothing was changed.
+        """
+        if self.outcome is not None:
+            return NOTHING  # stale: the run is over
+        return _RULES[type(fact)](self, fact)
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def accepts(self, kind: type[Event]) -> bool:
+        """Whether an event of this type would be taken now, by a step or an open wait."""
+        route = self._route(kind)
+        return bool(route.lanes) or route.stops or any(base in self.waits.open for base in kind.__mro__)
+
+    def active_steps(self) -> list[str]:
+        """Names of the steps that have an invocation running, waiting or retrying, each once, in wiring order."""
+        active = {invocation.lane.spec.name for invocation in self.invocations.values() if invocation.status != QUEUED}
+        return [lane.spec.name for lane in self.lanes if lane.spec.name in active]
+
+    def expects(self, event: Event) -> bool:
+        """Whether this event would be taken now: a step accepts it, or an open wait is satisfied by it."""
+        return bool(self._route(type(event)).lanes) or self.waits.oldest(event) is not None
+
+    def retry_info(self, invocation: int) -> tuple[int, float | None]:
+        """The running attempt's number, from 0, and the time of the first failure (``None`` before it)."""
+        entry = self._known(invocation)
+        return entry.attempt, entry.since
+
+    # ------------------------------------------------------------------------------------------------ rules: start
+
+    def _started(self, fact: RunStarted) -> Sequence[Command]:
+        if self.started:
+            raise ImpossibleFact("a run started twice")
+        self.started = True
+        self.run_id = fact.run_id
+        self.start_event = fact.event
+        out: list[Command] = []
+        if self.stepwise:
+            self._hold(fact.event, "run()", None, ROOT, 0)
+        else:
+            self._deliver(fact.event, "run()", None, ROOT, 0, out)
+            self._rest(out)
+        return out
+
+    def _resumed(self, fact: RunResumed) -> Sequence[Command]:
+        self.started = True
+        out: list[Command] = []
+        for lane in self.lanes:
+            lane.running = 0
+            lane.resuming.clear()
+        self.busy = 0
+        for entry in self.invocations.values():
+            if entry.status in (RUNNING, WAITING, RESUMING):
+                # Its body is gone with the process. It starts again and finds its answers and sends on record.
+                self._drop_waits(entry, [])
+                entry.status = QUEUED
+                entry.rewind()
+                entry.lane.queue.append(entry)
+        out += [SetTimer(number, timer.at) for number, timer in self.timers.items()]
+        for lane in self.lanes:
+            lane.queue = deque(sorted(lane.queue, key=lambda entry: entry.number))
+            self._refill(lane, out)
+        self._rest(out)
+        return out
+
+    # --------------------------------------------------------------------------------------------- rules: events
+
+    def _sent(self, fact: EventSent) -> Sequence[Command]:
+        out: list[Command] = []
+        sender = self.invocations.get(fact.sender) if fact.sender is not None else None
+        if sender is None:
+            who = "send_event() from outside"
+            if self.stepwise:
+                self._hold(fact.event, who, fact.step, ROOT, 0)
+                return out
+            if self.joins is not None:
+                self.joins.enter(ROOT)
+            self._deliver(fact.event, who, fact.step, ROOT, 0, out)
+            if self.outcome is None:
+                self._leave(ROOT, out)
+            self._rest(out)
+            return out
+        position, sender.at_sent = sender.at_sent, sender.at_sent + 1
+        entry = (fact.event, fact.step)
+        if position < len(sender.sent):
+            if sender.sent[position] == entry:
+                return NOTHING  # sent before
+            sender.sent[position] = entry
+        else:
+            sender.sent.append(entry)
+        self._emit(fact.event, sender, fact.step, out)
+        return out
+
+    def _published(self, fact: EventPublished) -> Sequence[Command]:
+        if isinstance(fact.event, InputRequiredEvent):
+            self.questions += 1
+        return (Publish(fact.event),)
+
+    def _written(self, fact: StateWritten) -> Sequence[Command]:
+        self.state.write(fact.path, fact.value)
+        return NOTHING
+
+    def _collected(self, fact: EventCollected) -> Sequence[Command]:
+        entry = self._known(fact.invocation)
+        key = (entry.lane.spec.name, fact.buffer)
+        buffer = self.buffers.get(key)
+        if buffer is None:
+            buffer = self.buffers[key] = Buffer(key[0])
+        if fact.expected is not None:
+            buffer.expect(fact.expected)
+        position, entry.at_batch = entry.at_batch, entry.at_batch + 1
+        if position < len(entry.batches):
+            batch = entry.batches[position]  # collected before, by an earlier attempt
+        else:
+            buffer.add(fact.event)
+            batch = buffer.take()
+            entry.batches.append(batch)
+        return NOTHING if batch is None else (GiveBatch(batch),)
+
+    # ------------------------------------------------------------------------------------------- rules: attempts
+
+    def _returned(self, fact: StepReturned) -> Sequence[Command]:
+        entry = self.invocations.get(fact.invocation)
+        if entry is None or entry.status != RUNNING:
+            raise ImpossibleFact(f"invocation {fact.invocation} returned, but it wasn't running")
+        out: list[Command] = []
+        result = fact.result
+        spec = entry.lane.spec
+        if result is None:
+            if not spec.returns_none:
+                return self._misreturned(entry, result)
+        elif type(result) is list:
+            if not all(spec.may_return(type(event), listed=True) for event in result):
+                return self._misreturned(entry, result)
+            self._fan_out(result, entry, out)
+        elif type(result) in spec.returns or spec.may_return(type(result)):
+            self._emit(result, entry, None, out)
+        else:
+            return self._misreturned(entry, result)
+        if self.outcome is None:
+            self._end(entry, out)
+        return out
+
+    def _raised(self, fact: StepRaised) -> Sequence[Command]:
+        entry = self.invocations.get(fact.invocation)
+        if entry is None or entry.status != RUNNING:
+            raise ImpossibleFact(f"invocation {fact.invocation} failed, but it wasn't running")
+        out: list[Command] = []
+        since = fact.time if entry.since is None else entry.since
+        if fact.delay is not None:
+            self._drop_waits(entry, out)
+            entry.since = since
+            entry.attempt += 1
+            entry.rewind()
+            entry.status = RETRYING
+            self.busy -= 1
+            self.retrying += 1
+            entry.lane.running -= 1
+            self._set_timer(Timer(fact.time + fact.delay, entry.number, None), out)
+            self._refill(entry.lane, out)
+            return out
+        spec = entry.lane.spec
+        catcher = self.plan.catcher_of(spec.name)
+        if catcher is None:
+            self._finish(out, error=StepFailed(spec.name, entry.event, entry.attempt + 1, fact.error))
+            return out
+        failure = StepFailedEvent(
+            step_name=spec.name,
+            input_event=entry.event,
+            exception=fact.error,
+            attempts=entry.attempt + 1,
+            elapsed_seconds=fact.time - since,
+        )
+        self._invoke(self.lane_by_name[catcher], failure, entry.scope, entry.place, out)
+        self._end(entry, out)
+        return out
+
+    def _misreturned(self, entry: Invocation, result: Any) -> Sequence[Command]:
+        spec = entry.lane.spec
+        shown = f"a list of {', '.join(sorted({type(event).__name__ for event in result}))}" if isinstance(
+            result, list
+        ) else type(result).__name__
+        error = WorkflowRuntimeError(
+            f"{self.plan.name}.{spec.name} returned {shown}, but its annotation allows {spec.returns_text}: return one of "
+            f"these, or widen the annotation. ({spec.where})"
+        )
+        out: list[Command] = []
+        self._finish(out, error=StepFailed(spec.name, entry.event, entry.attempt + 1, error))
+        return out
+
+    # ---------------------------------------------------------------------------------------------- rules: waits
+
+    def _wait_opened(self, fact: WaitOpened) -> Sequence[Command]:
+        entry = self._known(fact.invocation)
+        if fact.waiter in entry.waits:
+            raise ImpossibleFact(f"wait {fact.waiter!r} was opened twice")
+        if fact.waiter in entry.answers:
+            return (AnswerWait(entry.number, fact.waiter, entry.answers[fact.waiter]),)  # answered before
+        out: list[Command] = []
+        if fact.waiter not in entry.opened:
+            entry.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
+            if fact.question is not None:
+                out.append(Publish(fact.question))
+        wait = Wait(self._number(), entry.number, fact.waiter, fact.event_type, fact.requirements)
+        kept = self.waits.claim(wait)
+        if kept is not None:
+            entry.answers[fact.waiter] = kept
+            out.append(AnswerWait(entry.number, fact.waiter, kept))
+            return out
+        entry.waits[fact.waiter] = wait
+        self.waits.add(wait)
+        deadline = entry.opened[fact.waiter]
+        if deadline is not None:
+            wait.timer = self._set_timer(Timer(deadline, entry.number, fact.waiter), out)
+        if len(entry.waits) == 1 and entry.status == RUNNING:
+            entry.status = WAITING
+            self.busy -= 1
+            entry.lane.running -= 1
+            self._refill(entry.lane, out)
+            self._rest(out)
+        return out
+
+    def _wait_abandoned(self, fact: WaitAbandoned) -> Sequence[Command]:
+        entry = self._known(fact.invocation)
+        out: list[Command] = []
+        wait = entry.waits.get(fact.waiter)
+        if wait is not None:
+            self._close_wait(entry, wait, out)
+        if entry.status in (WAITING, RESUMING):
+            # Its own scope gave up waiting: it runs again at once, for that moment beyond num_workers if need be.
+            if entry.status == RESUMING:
+                entry.lane.resuming.remove(entry)
+            self._run(entry)
+            self._give_answers(entry, out)
+        unread = entry.answers.pop(fact.waiter, None)
+        if unread is not None:
+            # The answer came while the scope was being cancelled: nobody has seen it, so it is the next wait's.
+            other = self.waits.oldest(unread)
+            if other is not None:
+                self._answer(other, unread, out)
+            else:
+                self.waits.keep(self._number(), unread, f"a wait that step {entry.lane.spec.name!r} gave up")
+        return out
+
+    def _answer(self, wait: Wait, event: Event | None, out: list[Command]) -> None:
+        entry = self.invocations[wait.invocation]
+        self._close_wait(entry, wait, out)
+        entry.answers[wait.waiter] = event
+        if entry.status == RUNNING:
+            out.append(AnswerWait(entry.number, wait.waiter, event))
+            return
+        entry.to_answer.append(wait.waiter)
+        if entry.status == RESUMING:
+            return
+        lane = entry.lane
+        if lane.running < lane.spec.num_workers:
+            self._run(entry)
+            self._give_answers(entry, out)
+        else:
+            entry.status = RESUMING
+            lane.resuming.append(entry)
+
+    def _run(self, entry: Invocation) -> None:
+        entry.status = RUNNING
+        entry.lane.running += 1
+        self.busy += 1
+
+    def _give_answers(self, entry: Invocation, out: list[Command]) -> None:
+        out.extend(AnswerWait(entry.number, waiter, entry.answers[waiter]) for waiter in entry.to_answer)
+        entry.to_answer.clear()
+
+    def _close_wait(self, entry: Invocation, wait: Wait, out: list[Command]) -> None:
+        del entry.waits[wait.waiter]
+        self.waits.remove(wait)
+        if wait.timer is not None and self.timers.pop(wait.timer, None) is not None:
+            out.append(CancelTimer(wait.timer))
+
+    def _drop_waits(self, entry: Invocation, out: list[Command]) -> None:
+        for wait in list(entry.waits.values()):
+            self._close_wait(entry, wait, out)
+
+    # --------------------------------------------------------------------------------------------- rules: timers
+
+    def _timer_fired(self, fact: TimerFired) -> Sequence[Command]:
+        timer = self.timers.pop(fact.timer, None)
+        if timer is None:
+            return NOTHING  # stale: answered or cancelled while it fired
+        out: list[Command] = []
+        entry = self.invocations[timer.invocation]
+        if timer.waiter is None:
+            entry.status = QUEUED
+            self.retrying -= 1
+            entry.lane.queue.append(entry)
+            self._refill(entry.lane, out)
+        else:
+            wait = entry.waits[timer.waiter]
+            wait.timer = None
+            self._answer(wait, None, out)
+        return out
+
+    def _set_timer(self, timer: Timer, out: list[Command]) -> int:
+        number = self._number()
+        self.timers[number] = timer
+        out.append(SetTimer(number, timer.at))
+        return number
+
+    # ------------------------------------------------------------------------------------------- rules: stepwise
+
+    def _stepped(self, fact: Stepped) -> Sequence[Command]:
+        out: list[Command] = []
+        self._release_held(fact.chosen, out)
+        self._rest(out)
+        return out
+
+    def _stepwise_ended(self, fact: StepwiseEnded) -> Sequence[Command]:
+        self.stepwise = False
+        out: list[Command] = []
+        self._release_held(fact.chosen, out)
+        self._rest(out)
+        return out
+
+    def _release_held(self, chosen: Iterable[int], out: list[Command]) -> None:
+        numbers = set(chosen)
+        if not numbers <= self.held.keys():
+            raise ImpossibleFact(f"released events {sorted(numbers - self.held.keys())}, which aren't held")
+        held, self.held = self.held, {}
+        for number, entry in held.items():
+            if number in numbers:
+                self._deliver(
+                    entry.event, entry.sender, entry.target, entry.scope, entry.place, out, published=entry.published
+                )
+                if self.outcome is not None:
+                    return
+        for entry in held.values():
+            self._leave(entry.scope, out)
+
+    def _hold(
+        self, event: Event, sender: str, target: str | None, scope: int, place: int, *, published: bool = False
+    ) -> None:
+        if self.joins is not None:
+            self.joins.enter(scope)
+        self.held[self._number()] = Held(event, sender, target, scope, place, published)
+
+    # ------------------------------------------------------------------------------------------------ rules: end
+
+    def _cancelled(self, fact: RunCancelled) -> Sequence[Command]:
+        kind = WorkflowCancelledByUser if fact.by_user else WorkflowCancelled
+        out: list[Command] = []
+        self._finish(out, error=kind(self.plan.name, fact.reason))
+        return out
+
+    def _timed_out(self, fact: RunTimedOut) -> Sequence[Command]:
+        out: list[Command] = []
+        self._finish(out, error=WorkflowTimeoutError(self.plan.name, fact.timeout, self.active_steps()))
+        return out
+
+    def _failed(self, fact: RunFailed) -> Sequence[Command]:
+        out: list[Command] = []
+        self._finish(out, error=fact.error)
+        return out
+
+    def _finish(
+        self, out: list[Command], *, event: Event | None = None, error: BaseException | None = None
+    ) -> None:
+        if event is None:
+            self.outcome = Finish(error=error)
+        else:
+            self.outcome = finish_with(event)
+            out.append(Publish(event))
+        out.append(self.outcome)
+        # No wait, timer or invocation survives the end; what nobody took (`kept`) is left for the report.
+        self.invocations.clear()
+        self.waits.open.clear()
+        self.timers.clear()
+        self.held.clear()
+        self.busy = self.retrying = 0
+
+    # -------------------------------------------------------------------------------------------------- delivery
+
+    def _emit(self, event: Event, sender: Invocation, target: str | None, out: list[Command]) -> None:
+        """An invocation sent or returned an event."""
+        if self.stepwise:
+            asks = isinstance(event, InputRequiredEvent)
+            if asks:
+                self.questions += 1
+                out.append(Publish(event))
+            name = f"step {sender.lane.spec.name!r}"
+            self._hold(event, name, target, sender.scope, sender.place, published=asks)
+        else:
+            self._deliver(event, sender, target, sender.scope, sender.place, out)
+
+    def _fan_out(self, events: list[Event], sender: Invocation, out: list[Command]) -> None:
+        joins = self.joins
+        if joins is None:
+            for event in events:
+                self._emit(event, sender, None, out)
+                if self.outcome is not None:
+                    return
+            return
+        spec = sender.lane.spec
+        scope = joins.open(sender.scope, sender.place, spec.name, self.plan.reach_of(spec.name), len(events))
+        outer, place = sender.scope, sender.place
+        sender.scope = scope
+        for number, event in enumerate(events):
+            sender.place = number
+            self._emit(event, sender, None, out)
+            if self.outcome is not None:
+                return
+        sender.scope, sender.place = outer, place
+        self._leave(scope, out)
+
+    def _deliver(
+        self,
+        event: Event,
+        sender: "Invocation | str",
+        target: str | None,
+        scope: int,
+        place: int,
+        out: list[Command],
+        *,
+        published: bool = False,
+    ) -> None:
+        route = self._routes.get(type(event)) or self._route(type(event))
+        if route.stops:
+            self._finish(out, event=event)
+            return
+        taken = route.asks
+        if route.asks and not published:
+            self.questions += 1
+            out.append(Publish(event))
+        for lane in route.lanes if target is None else (self.lane_by_name[target],):
+            taken = True
+            if lane.spec.takes_list:
+                self._gather(lane, event, scope, place, out)
+            else:
+                self._invoke(lane, event, scope, place, out)
+        wait = self.waits.oldest(event) if self.waits.open and target is None else None
+        if wait is not None:
+            self._answer(wait, event, out)
+        elif taken:
+            if route.answers and self.questions:
+                self.questions -= 1
+        else:
+            name = sender if isinstance(sender, str) else f"step {sender.lane.spec.name!r}"
+            self.waits.keep(self._number(), event, name)
+
+    def _gather(self, lane: Lane, event: Event, scope: int, place: int, out: list[Command]) -> None:
+        assert self.joins is not None
+        batch = self.joins.arrive(lane.spec.name, lane.spec.take, scope, place, event)
+        if batch is not None:
+            self._invoke_batch(batch, out)
+
+    def _invoke_batch(self, batch: Batch, out: list[Command]) -> None:
+        assert self.joins is not None
+        # The batch was counted live when it was made; `_invoke` counts the invocation.
+        self.joins.scopes[batch.scope].live -= 1
+        self._invoke(self.lane_by_name[batch.step], batch.events, batch.scope, batch.place, out)
+
+    def _invoke(self, lane: Lane, event: Any, scope: int, place: int, out: list[Command]) -> None:
+        if self.joins is not None:
+            self.joins.enter(scope)
+        self.last = number = self.last + 1
+        entry = self.invocations[number] = Invocation(number, lane, event, scope, place)
+        if lane.running < lane.spec.num_workers and not lane.queue:
+            entry.status = RUNNING
+            lane.running += 1
+            self.busy += 1
+            out.append(StartStep(lane.spec.index, number, event))
+        else:
+            lane.queue.append(entry)
+
+    def _end(self, entry: Invocation, out: list[Command]) -> None:
+        """An invocation is over: its slot goes to the next in line."""
+        if entry.waits:
+            self._drop_waits(entry, out)
+        del self.invocations[entry.number]
+        self.busy -= 1
+        lane = entry.lane
+        lane.running -= 1
+        if lane.queue or lane.resuming:
+            self._refill(lane, out)
+        if self.joins is not None:
+            self._leave(entry.scope, out)
+        if not self.busy:
+            self._rest(out)
+
+    def _refill(self, lane: Lane, out: list[Command]) -> None:
+        while lane.running < lane.spec.num_workers:
+            if lane.resuming:
+                entry = lane.resuming.popleft()
+                self._run(entry)
+                self._give_answers(entry, out)
+            elif lane.queue:
+                entry = lane.queue.popleft()
+                self._run(entry)
+                out.append(StartStep(lane.spec.index, entry.number, entry.event, entry.attempt, entry.since))
+            else:
+                return
+
+    def _leave(self, scope: int, out: list[Command]) -> None:
+        if self.joins is not None:
+            for batch in self.joins.leave(scope):
+                self._invoke_batch(batch, out)
+
+    def _rest(self, out: list[Command]) -> None:
+        """Nothing is busy: say so if the run is stepwise, and end it if it can never go on."""
+        if self.busy or self.retrying or self.outcome is not None:
+            return
+        if self.stepwise:
+            out.append(Rest())
+            return
+        if self.timers or self.waits.open or self.questions or self.plan.takes_answers or self.patient:
+            return
+        waiting = [
+            f"step {buffer.step!r} has collected {_counts(buffer.has())} and still needs {_counts(buffer.missing())}"
+            for buffer in self.buffers.values()
+            if buffer.lacking
+        ]
+        if self.joins is not None:
+            waiting += self.joins.gathered()
+        kept = list(self.waits.unhandled())
+        self.waits.kept.clear()
+        self._finish(
+            out,
+            error=WorkflowStalled(
+                self.plan.name, waiting, (entry.event for entry in kept), (entry.sender for entry in kept)
+            ),
+        )
+
+    # -------------------------------------------------------------------------------------------------- bookkeeping
+
+    def _route(self, kind: type[Event]) -> _Route:
+        route = self._routes.get(kind)
+        if route is None:
+            route = self._routes[kind] = _Route(
+                tuple(self.lanes[spec.index] for spec in self.plan.route(kind)),
+                issubclass(kind, StopEvent),
+                issubclass(kind, InputRequiredEvent),
+                issubclass(kind, HumanResponseEvent),
+            )
+        return route
+
+    def _known(self, number: int) -> Invocation:
+        entry = self.invocations.get(number)
+        if entry is None or entry.status in (QUEUED, RETRYING):
+            raise ImpossibleFact(f"invocation {number} is not active")
+        return entry
+
+    def _number(self) -> int:
+        self.last += 1
+        return self.last
+
+
+def finish_with(event: Event) -> Finish:
+    """The end by a stop event: the result is its ``result``, or for a subclass of `StopEvent` the event itself."""
+    return Finish(event.get("result") if type(event) is StopEvent else event, event)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+
+
+_RULES: dict[type, Callable[[Machine, Any], Sequence[Command]]] = {
+    RunStarted: Machine._started,
+    RunResumed: Machine._resumed,
+    EventSent: Machine._sent,
+    StepReturned: Machine._returned,
+    StepRaised: Machine._raised,
+    EventCollected: Machine._collected,
+    WaitOpened: Machine._wait_opened,
+    WaitAbandoned: Machine._wait_abandoned,
+    TimerFired: Machine._timer_fired,
+    EventPublished: Machine._published,
+    StateWritten: Machine._written,
+    Stepped: Machine._stepped,
+    StepwiseEnded: Machine._stepwise_ended,
+    RunCancelled: Machine._cancelled,
+    RunTimedOut: Machine._timed_out,
+    RunFailed: Machine._failed,
+}

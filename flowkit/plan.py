@@ -1,0 +1,141 @@
+"""The plan: a workflow's wiring, checked and immutable.
+
+Built once for a class (once more for an instance that has steps of its own) and shared by all its runs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from flowkit.events import Event, HumanResponseEvent, StartEvent, StopEvent
+from flowkit.resource import Factory
+from flowkit.steps import StepSpec
+
+__all__ = ["Plan"]
+
+
+@attrs.define(eq=False)
+class Plan:
+    """Steps and routes of one workflow. Nothing changes after construction but the cache of routes."""
+
+    name: str
+    steps: tuple[StepSpec, ...]
+    start_types: tuple[type[Event], ...]
+    stop_types: tuple[type[Event], ...]
+    state_type: type[Any] | None
+    has_joins: bool
+    takes_answers: bool
+    hosts_resources: bool
+    _catchers: Mapping[str, str]
+    _accepting: Mapping[type[Event], tuple[StepSpec, ...]]
+    _routes: dict[type, tuple[StepSpec, ...]]
+    _reach: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, name: str, specs: Iterable[StepSpec]) -> "Plan":
+        """The plan of these steps, numbered in this order."""
+        steps = tuple(attrs.evolve(spec, index=index) for index, spec in enumerate(specs))
+        accepting: dict[type[Event], tuple[StepSpec, ...]] = {}
+        for spec in steps:
+            if not spec.options.catches:
+                for kind in spec.accepts:
+                    accepting[kind] = (*accepting.get(kind, ()), spec)
+        produced = [kind for spec in steps for kind in (*spec.returns, *spec.returns_lists)]
+        return cls(
+            name=name,
+            steps=steps,
+            start_types=tuple(kind for kind in accepting if issubclass(kind, StartEvent)),
+            stop_types=tuple(dict.fromkeys(kind for kind in produced if issubclass(kind, StopEvent))),
+            state_type=next((spec.state_type for spec in steps if spec.state_type is not None), None),
+            has_joins=any(spec.takes_list for spec in steps),
+            takes_answers=any(issubclass(kind, HumanResponseEvent) for kind in accepting),
+            hosts_resources=any(_hosted(spec) for spec in steps),
+            catchers=_catchers(steps),
+            accepting=accepting,
+            routes={},
+            reach={},
+        )
+
+    @property
+    def start_type(self) -> type[Event]:
+        """The event class that ``run(**kwargs)`` builds."""
+        return self.start_types[0] if self.start_types else StartEvent
+
+    @property
+    def accepted(self) -> tuple[type[Event], ...]:
+        """The event classes that some step takes (``@catch_error`` steps aside)."""
+        return tuple(self._accepting)
+
+    def step(self, name: str) -> StepSpec | None:
+        """The step of this name."""
+        return next((spec for spec in self.steps if spec.name == name), None)
+
+    def catcher_of(self, step: str) -> str | None:
+        """The ``@catch_error`` step that covers a step."""
+        return self._catchers.get(step)
+
+    def route(self, kind: type) -> tuple[StepSpec, ...]:
+        """The steps that take an event of this type: those that accept it exactly, else its nearest accepted base."""
+        found = self._routes.get(kind)
+        if found is None:
+            base = next((base for base in kind.__mro__ if base in self._accepting), None)
+            found = self._routes[kind] = () if base is None else self._accepting[base]
+        return found
+
+    def reach_of(self, step: str) -> tuple[str, ...]:
+        """The list steps that close a fan-out of this step: those its events can get to without leaving the fan-out."""
+        found = self._reach.get(step)
+        if found is None:
+            spec = self.step(step)
+            found = self._reach[step] = self._joins_from(spec.returns_lists, frozenset()) if spec is not None else ()
+        return found
+
+    def _joins_from(self, kinds: Iterable[type[Event]], inside: frozenset[str]) -> tuple[str, ...]:
+        joins: dict[str, None] = {}
+        seen: set[str] = set()
+        todo = list(kinds)
+        while todo:
+            kind = todo.pop()
+            for spec in self.steps if kind is Event else self.route(kind):
+                if spec.takes_list:
+                    joins[spec.name] = None
+                elif spec.name not in seen:
+                    seen.add(spec.name)
+                    catcher = self.catcher_of(spec.name)
+                    for maker in (spec, *filter(None, [self.step(catcher) if catcher else None])):
+                        todo.extend(maker.returns)
+                        # A fan-out opened in here closes in here: what its list steps make is in this one again.
+                        if maker.returns_lists and maker.name not in inside:
+                            inner = self._joins_from(maker.returns_lists, inside | {maker.name})
+                            todo.extend(made for name in inner for made in self._made_by(name))
+        return tuple(spec.name for spec in self.steps if spec.name in joins)
+
+    def _made_by(self, name: str) -> tuple[type[Event], ...]:
+        spec = self.step(name)
+        return () if spec is None else tuple(spec.returns)
+
+
+def _hosted(spec: StepSpec) -> bool:
+    """Whether the step needs an async context manager that the run's own task must enter (see resource_pool.py)."""
+    todo: list[Factory] = [factory for _, factory in spec.resources.values()]
+    while todo:
+        factory = todo.pop()
+        if factory.scope == "run" and factory.manager == "async":
+            return True
+        todo.extend(need for need in factory.parameters.values() if isinstance(need, Factory))
+    return False
+
+
+def _catchers(steps: tuple[StepSpec, ...]) -> dict[str, str]:
+    handlers = [spec for spec in steps if spec.options.catches]
+    found: dict[str, str] = {}
+    for handler in handlers:
+        for name in handler.options.for_steps or ():
+            found.setdefault(name, handler.name)
+    wildcard = next((handler for handler in handlers if handler.options.for_steps is None), None)
+    if wildcard is not None:
+        for spec in steps:
+            if not spec.options.catches:
+                found.setdefault(spec.name, wildcard.name)
+    return found

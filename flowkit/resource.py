@@ -1,0 +1,183 @@
+"""Resources: what a step needs besides its event. ``Annotated[Memory, Resource(get_memory)]``.
+
+Here is the definition: the marker, and what a factory's signature says. Building, sharing and closing is
+resource_pool.py's duty.
+"""
+
+import contextlib
+import inspect
+import sys
+import typing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+
+from flowkit import hints
+from flowkit.errors import WorkflowValidationError
+from flowkit.events import StartEvent
+
+__all__ = ["Factory", "Resource", "read_factory"]
+
+Scope = Literal["workflow", "run", "step"]
+_WIDTH: dict[str, int] = {"step": 0, "run": 1, "workflow": 2}
+
+
+@attrs.frozen(eq=False)
+class Resource:
+    """Give a step what ``factory`` makes.
+
+    The factory is a plain or async function, or a context manager or async context manager of either kind: that is
+    entered before use and exited after, exactly once, in reverse order, also on error and cancellation. A generator
+    function that yields once counts as one. A class can be a factory. It may take other resources, the `Context` and the
+    start event, each by annotation. Resources are told apart by their factory: two steps that name the same factory
+    share what it made.
+
+    Args:
+        factory: makes the value. A plain function runs in the event loop's thread: it must not block.
+        cache: ``False`` makes a new one for every call of the step.
+        scope: how long it is kept: ``"workflow"`` (shared by all runs of a workflow instance, until
+            ``Workflow.aclose()``), ``"run"``, or ``"step"`` (as ``cache=False``). By default the widest its own needs
+            allow: one that takes the `Context`, the start event or a run's resource is kept for the run.
+    """
+
+    factory: Callable[..., Any]
+    cache: bool = True
+    scope: Scope | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not callable(self.factory):
+            raise WorkflowValidationError(
+                f"Resource({self.factory!r}) has no factory", cure="pass a function that makes the value", kind="resource"
+            )
+        if self.scope not in (None, "workflow", "run", "step"):
+            raise WorkflowValidationError(
+                f"Resource({self.name}) has scope={self.scope!r}",
+                cure='write "workflow", "run" or "step"',
+                kind="resource",
+            )
+        if not self.cache and self.scope not in (None, "step"):
+            raise WorkflowValidationError(
+                f"Resource({self.name}) has cache=False and scope={self.scope!r}",
+                cure='leave one of them out: cache=False means scope="step"',
+                kind="resource",
+            )
+
+    @property
+    def name(self) -> str:
+        """The factory's name."""
+        return str(getattr(self.factory, "__qualname__", None) or repr(self.factory))
+
+
+@attrs.frozen(eq=False)
+class Factory:
+    """A factory, read from its signature. ``makes`` is the type it promises, `hints.UNRESOLVED` where it doesn't say."""
+
+    resource: Resource
+    scope: Scope
+    call: Callable[..., Any]
+    is_async: bool
+    manager: Literal["sync", "async"] | None
+    makes: Any
+    parameters: dict[str, "Factory | Literal['ctx', 'start']"]
+
+
+def read_factory(resource: Resource, path: tuple[Any, ...] = ()) -> Factory:
+    """Read a resource's factory, and those it depends on.
+
+    Raises:
+        WorkflowValidationError: it depends on itself, has a parameter that nobody can fill, or a scope that is wider than
+            that of something it needs.
+    """
+    name, factory = resource.name, resource.factory
+    if any(factory is seen.factory for seen in path):
+        circle = " -> ".join([seen.name for seen in path] + [name])
+        raise _fault(resource, f"depends on itself ({circle})", "break the circle")
+    parameters: dict[str, Factory | Literal["ctx", "start"]] = {}
+    narrowest: Scope = "workflow"
+    for parameter in _signature(factory):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        annotation = hints.resolve(parameter.annotation, _names(factory), {})
+        role = _role(annotation)
+        if role is None:
+            if parameter.default is not parameter.empty:
+                continue
+            raise _fault(
+                resource,
+                f"has a parameter {parameter.name!r} that nobody can fill",
+                "annotate it with Context, the start event's type or Annotated[T, Resource(…)], or give it a default",
+            )
+        found: Factory | Literal["ctx", "start"] = (
+            read_factory(role, (*path, resource)) if isinstance(role, Resource) else role
+        )
+        parameters[parameter.name] = found
+        needs: Scope = found.scope if isinstance(found, Factory) else "run"
+        if _WIDTH[needs] < _WIDTH[narrowest]:
+            narrowest = needs
+    scope: Scope = "step" if not resource.cache else resource.scope or narrowest
+    if _WIDTH[scope] > _WIDTH[narrowest]:
+        raise _fault(
+            resource,
+            f'has scope="{scope}", but what it takes lives only for a {narrowest}',
+            f'write scope="{narrowest}"',
+        )
+    call, manager, makes = _kind(factory)
+    return Factory(resource, scope, call, inspect.iscoroutinefunction(factory), manager, makes, parameters)
+
+
+def _role(annotation: Any) -> "Resource | Literal['ctx', 'start'] | None":
+    if get_origin(annotation) is typing.Annotated:
+        return next((extra for extra in get_args(annotation)[1:] if isinstance(extra, Resource)), None)
+    bare = get_origin(annotation) or annotation
+    if getattr(bare, "__flowkit_context__", False):
+        return "ctx"
+    return "start" if isinstance(bare, type) and issubclass(bare, StartEvent) else None
+
+
+_YIELDS = (Iterator, Generator, contextlib.AbstractContextManager)
+_YIELDS_ASYNC = (AsyncIterator, AsyncGenerator, contextlib.AbstractAsyncContextManager)
+
+
+def _kind(factory: Any) -> tuple[Callable[..., Any], Literal["sync", "async"] | None, Any]:
+    """How to call a factory, which kind of context manager it gives (if any), and the type it makes."""
+    function = inspect.unwrap(factory)
+    annotations = getattr(function, "__annotations__", {})
+    makes: Any = hints.resolve(annotations.get("return", hints.UNRESOLVED), _names(factory), {})
+    if isinstance(factory, type):
+        makes = factory
+    origin = get_origin(makes) or makes
+    arguments = get_args(makes)
+    yielded = arguments[0] if arguments else hints.UNRESOLVED
+    if inspect.isasyncgenfunction(function):
+        call = factory if factory is not function else contextlib.asynccontextmanager(function)
+        return call, "async", yielded
+    if inspect.isgeneratorfunction(function):
+        call = factory if factory is not function else contextlib.contextmanager(function)
+        return call, "sync", yielded
+    if origin in _YIELDS_ASYNC:
+        return factory, "async", yielded
+    if origin in _YIELDS:
+        return factory, "sync", yielded
+    return factory, None, makes
+
+
+def _signature(factory: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(factory).parameters.values())
+    except ValueError:  # a builtin without a signature takes nothing from us
+        return []
+
+
+def _names(factory: Any) -> dict[str, Any]:
+    function = inspect.unwrap(factory)
+    scope = getattr(function, "__globals__", None)
+    return scope if scope is not None else vars(sys.modules[getattr(function, "__module__", None) or "builtins"])
+
+
+def _fault(resource: Resource, problem: str, cure: str) -> WorkflowValidationError:
+    code = getattr(inspect.unwrap(resource.factory), "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
+    return WorkflowValidationError(
+        f"resource factory {resource.name} {problem}", cure=cure, where=where, kind="resource"
+    )

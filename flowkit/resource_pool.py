@@ -1,0 +1,223 @@
+"""Building, sharing and closing resources.
+
+A `Pool` holds what one scope shares: one for a workflow instance, one for each run. What a factory makes is built at its
+first use, once however many ask at the same time, and closed in reverse order, once, when the pool closes.
+
+**Which task enters a context manager matters**: AnyIO (like trio) demands that a task group or cancel scope is left by the
+task that entered it, innermost first. Workers come and go, so an async context manager that outlives one step is entered
+and left by the pool's *host*: one task that serves requests in order, and unwinds when told to. A run's host is the run's
+own task; a workflow's is a supervised task of the loop, started when it is first needed (it unwinds by itself when the
+loop ends). Everything else is built where it is asked for.
+"""
+
+import contextlib
+import math
+import typing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, get_origin
+
+import anyio
+import attrs
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from flowkit.errors import ResourceError
+from flowkit.resource import Factory
+
+__all__ = ["Needs", "Pool", "resources_for"]
+
+
+@attrs.define(eq=False)
+class _Entry:
+    """One resource: being built until ``ready`` is set."""
+
+    ready: anyio.Event
+    value: Any = None
+    error: BaseException | None = None
+    abandoned: bool = False
+
+
+@attrs.frozen
+class Needs:
+    """What factories may ask for: makers of the context and the start event of the run, the pools it can draw from."""
+
+    ctx: Any
+    start: Any
+    pools: dict[str, "Pool"]
+
+
+Build = Callable[[contextlib.AsyncExitStack], Awaitable[Any]]
+
+
+@attrs.define(eq=False)
+class Pool:
+    """The shared resources of one scope. ``start_host`` begins hosting (see `host`) in the background, where that's needed."""
+
+    start_host: Callable[[], None] | None = None
+    entries: dict[Callable[..., Any], _Entry] = attrs.field(factory=dict[Callable[..., Any], _Entry])
+    stack: contextlib.AsyncExitStack = attrs.field(factory=contextlib.AsyncExitStack)
+    failure: Exception | None = None
+    _requests: MemoryObjectSendStream[tuple[_Entry, Build]] | None = None
+    _inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]] | None = None
+
+    async def get(self, factory: Factory, needs: Needs) -> Any:
+        """What the factory makes, built now if nobody has.
+
+        Raises:
+            ResourceError: the factory failed; the next to ask tries again.
+        """
+        key = factory.resource.factory
+        while True:
+            entry = self.entries.get(key)
+            if entry is None:
+                break
+            await entry.ready.wait()
+            if entry.error is not None:
+                raise entry.error
+            if not entry.abandoned:
+                return entry.value
+        entry = self.entries[key] = _Entry(anyio.Event())
+
+        async def build(stack: contextlib.AsyncExitStack) -> Any:
+            return await _make(factory, needs, stack)
+
+        try:
+            if factory.manager == "async":
+                await self._ask_host(entry, build)
+            else:
+                entry.value = await build(self.stack)
+        except Exception as error:
+            entry.error = _wrapped(factory, error)
+            del self.entries[key]
+            raise entry.error from error
+        except BaseException:
+            # Whoever built it was cancelled: the next in line builds it.
+            entry.abandoned = True
+            self.entries.pop(key, None)
+            raise
+        finally:
+            entry.ready.set()
+        return entry.value
+
+    async def _ask_host(self, entry: _Entry, build: Build) -> None:
+        if self._requests is None:
+            self._requests, self._inbox = anyio.create_memory_object_stream[tuple[_Entry, Build]](math.inf)
+            if self.start_host is not None:
+                self.start_host()
+        hosted = _Entry(anyio.Event())
+        self._requests.send_nowait((hosted, build))
+        await hosted.ready.wait()
+        if hosted.error is not None:
+            raise hosted.error
+        entry.value = hosted.value
+
+    async def host(self) -> None:
+        """Enter what is asked for, in this task, until `stop`. Leaving it all again is `unwind`'s, in this same task."""
+        if self._requests is None:
+            self._requests, self._inbox = anyio.create_memory_object_stream[tuple[_Entry, Build]](math.inf)
+        assert self._inbox is not None
+        await self._serve(self._inbox)
+
+    def stop(self) -> None:
+        """Let `host` return."""
+        if self._requests is not None:
+            self._requests.close()
+
+    async def _serve(self, inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]]) -> None:
+        async for entry, build in inbox:
+            try:
+                entry.value = await build(self.stack)
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                entry.error = error
+            except BaseException as error:
+                entry.error = ResourceError(f"the run ended while a resource was being built ({error!r}).", resource="?")
+                raise
+            finally:
+                entry.ready.set()
+
+    async def unwind(self) -> None:
+        """Close everything, last built first. What a clean-up raises is raised, after all others were closed."""
+        self.entries.clear()
+        for end in (self._requests, self._inbox):
+            if end is not None:
+                end.close()
+        self._requests = self._inbox = None
+        stack, self.stack = self.stack, contextlib.AsyncExitStack()
+        await stack.aclose()
+
+    async def unwind_quietly(self) -> None:
+        """As `unwind`, but what a clean-up raises is kept as ``failure``."""
+        try:
+            await self.unwind()
+        except Exception as error:  # noqa: BLE001 - `Workflow.aclose` raises it
+            self.failure = error
+
+
+# --------------------------------------------------------------------------------------------------- one step's call
+
+
+@contextlib.asynccontextmanager
+async def resources_for(
+    wanted: dict[str, tuple[Any, Factory]], step: str, needs: Needs
+) -> AsyncIterator[dict[str, Any]]:
+    """The values of a step's resource parameters; those of scope ``"step"`` are closed on leaving.
+
+    Raises:
+        ResourceError: a factory failed, or made a value of the wrong type.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        values: dict[str, Any] = {}
+        for name, (kind, factory) in wanted.items():
+            value = await _value(factory, needs, stack)
+            if not _is(value, kind):
+                raise ResourceError(
+                    f"step {step!r} wants {name!r} to be {getattr(kind, '__name__', kind)}, but {factory.resource.name} made "
+                    f"{value!r} ({type(value).__name__}).",
+                    resource=factory.resource.name,
+                )
+            values[name] = value
+        yield values
+
+
+async def _value(factory: Factory, needs: Needs, stack: contextlib.AsyncExitStack) -> Any:
+    pool = needs.pools.get(factory.scope)
+    if pool is not None:
+        return await pool.get(factory, needs)
+    try:
+        return await _make(factory, needs, stack)
+    except Exception as error:
+        raise _wrapped(factory, error) from error
+
+
+async def _make(factory: Factory, needs: Needs, stack: contextlib.AsyncExitStack) -> Any:
+    arguments: dict[str, Any] = {}
+    for name, need in factory.parameters.items():
+        if isinstance(need, Factory):
+            arguments[name] = await _value(need, needs, stack)
+        else:
+            arguments[name] = needs.ctx if need == "ctx" else needs.start
+    made = factory.call(**arguments)
+    if factory.is_async:
+        made = await made
+    if factory.manager == "async":
+        return await stack.enter_async_context(made)
+    if factory.manager == "sync":
+        return stack.enter_context(made)
+    return made
+
+
+def _wrapped(factory: Factory, error: Exception) -> Exception:
+    if isinstance(error, ResourceError):
+        return error
+    return ResourceError(
+        f"resource {factory.resource.name} could not be built: {type(error).__name__}: {error}",
+        resource=factory.resource.name,
+    )
+
+
+def _is(value: Any, kind: Any) -> bool:
+    bare = get_origin(kind) or kind
+    if bare is typing.Union or not isinstance(bare, type):
+        return True
+    if getattr(bare, "_is_protocol", False) and not getattr(bare, "_is_runtime_protocol", False):
+        return True
+    return isinstance(value, bare) or (bare is float and isinstance(value, int))

@@ -1,0 +1,876 @@
+"""The runner: the AnyIO shell around one machine.
+
+**One run is one task group.** `Run.drive` opens it, enters the first fact and then only waits for the end. The steps'
+workers are its tasks. Each reads its step's memory object channel; a worker is started when its step has more work than
+workers, up to ``num_workers`` (one more for each of its invocations that is suspended in a wait). A channel is opened
+when its step first gets an event, and closed when the run comes to rest, so a run that waits for a person holds one
+task and no channel.
+
+**No task in the middle.** A worker that finishes an attempt calls `Run.apply` with the fact; the machine answers with
+commands, and they are performed there and then: ``send_nowait`` on the next step's channel, an event set for a wait, a
+timer task. One hop per event.
+
+**The end.** `Finish` closes the channels, so that idle workers end by themselves (cheaper than cancelling), and cancels
+the task group only where something is still running. The task group waits for every task, thread and clean-up; what
+fails while being cancelled is kept in the error's ``others``. Then the run's resources are closed, and only then do those
+who wait for the run hear of it. The run's timeout is the task group's own deadline.
+
+With a ``keep`` hook each fact is handed over before its commands are performed: write, then act.
+"""
+
+import functools
+import inspect
+import logging
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import attrs
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from flowkit.backend import Backend, escaped_cancellation
+from flowkit.context import Context, RetryInfo
+from flowkit.errors import (
+    CleanupFailedWarning,
+    MisdirectedEvent,
+    ResourceError,
+    RunFinished,
+    UnhandledEventWarning,
+    WaitTimedOut,
+    WorkflowRuntimeError,
+)
+from flowkit.events import Event
+from flowkit.facts import (
+    AnswerWait,
+    CancelTimer,
+    Command,
+    EventCollected,
+    EventPublished,
+    EventSent,
+    Fact,
+    Finish,
+    GiveBatch,
+    Publish,
+    Rest,
+    RunCancelled,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    RunTimedOut,
+    SetTimer,
+    StartStep,
+    StateWritten,
+    Stepped,
+    StepRaised,
+    StepReturned,
+    StepwiseEnded,
+    TimerFired,
+    WaitAbandoned,
+    WaitOpened,
+)
+from flowkit.machine import Machine
+from flowkit.resource_pool import Needs, Pool, resources_for
+from flowkit.steps import StepSpec
+from flowkit.stream import Origin, Stream
+
+__all__ = ["Owner", "Run"]
+
+logger = logging.getLogger("flowkit")
+
+
+class Owner(Protocol):
+    """What a run needs of the workflow it runs."""
+
+    def bind(self, spec: StepSpec) -> Callable[..., Any]: ...
+
+    def child_for(self, name: str, kind: type[Any], run: "Run", step: str) -> Any: ...
+
+    def dump_run(self, machine: Machine) -> dict[str, Any]: ...
+
+    @property
+    def pool(self) -> Pool: ...
+
+
+@attrs.define(eq=False)
+class _Station:
+    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will get."""
+
+    spec: StepSpec
+    function: Callable[..., Any]
+    shape: int
+    send: MemoryObjectSendStream[StartStep]
+    receive: MemoryObjectReceiveStream[StartStep]
+    workers: int = 0
+    engaged: int = 0
+
+
+@attrs.define(eq=False)
+class _Cell:
+    """Where a suspended step waits for its event."""
+
+    woken: anyio.Event
+    answered: bool = False
+    event: Event | None = None
+
+
+EVENT, CTX_EVENT, EVENT_CTX, GENERAL = range(4)
+
+
+def _shape(spec: StepSpec) -> int:
+    """The commonest signatures are called directly, without building arguments by name."""
+    if not spec.is_async or spec.by_keyword or spec.options.timeout is not None:
+        return GENERAL
+    return {("event",): EVENT, ("ctx", "event"): CTX_EVENT, ("event", "ctx"): EVENT_CTX}.get(spec.order, GENERAL)
+
+
+class Run:
+    """One run of a plan. It implements the context's `RunFace`, and what a handler needs."""
+
+    __slots__ = (
+        "__weakref__",
+        "_backend",
+        "_began",
+        "_cells",
+        "_chosen",
+        "_clock",
+        "_done",
+        "_early",
+        "_emptied",
+        "_epoch",
+        "_expected",
+        "_inside",
+        "_keep",
+        "_others",
+        "_owner",
+        "_pool",
+        "_rested",
+        "_stations",
+        "_task_group",
+        "_thread",
+        "_timers",
+        "_waits",
+        "_woken",
+        "children",
+        "claimed",
+        "deadline",
+        "error",
+        "machine",
+        "origin",
+        "parent",
+        "result",
+        "run_id",
+        "settled",
+        "stream",
+        "timeout",
+        "workflow_name",
+    )
+
+    def __init__(
+        self,
+        machine: Machine,
+        owner: Owner,
+        backend: Backend,
+        stream: Stream,
+        *,
+        run_id: str,
+        timeout: float | None = None,
+        parent: "Run | None" = None,
+        origin: Origin | None = None,
+        keep: Callable[[Fact, Sequence[Command]], None] | None = None,
+    ) -> None:
+        self.machine = machine
+        self.stream = stream
+        self.run_id = run_id
+        self.workflow_name = machine.plan.name
+        self.timeout = timeout
+        self.deadline = math.inf
+        self.parent = parent
+        self.origin = origin
+        self.children: list[Run] | None = None
+        self.claimed = False
+        self.settled = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._owner = owner
+        self._backend = backend
+        self._clock = backend.clock()
+        self._epoch = time.time() - self._clock()
+        self._keep = keep
+        self._stations: list[_Station | None] = [None] * len(machine.lanes)
+        self._cells: dict[tuple[int, str], _Cell] | None = None
+        self._waits: dict[int, int] | None = None
+        self._timers: dict[int, anyio.CancelScope] | None = None
+        self._expected: dict[tuple[str, str | None], tuple[Any, int, tuple[type, ...]]] | None = None
+        self._others: list[BaseException] | None = None
+        self._pool: Pool | None = None
+        self._inside = 0
+        self._began: anyio.Event | None = None
+        self._emptied: anyio.Event | None = None
+        self._early: list[tuple[Event, str | None]] | None = None
+        self._chosen: list[int] = []
+        self._task_group: TaskGroup | None = None
+        self._thread = threading.get_ident()
+        self._woken: anyio.Event | None = None
+        self._done: anyio.Event | None = None
+        self._rested: anyio.Event | None = None
+
+    # ---------------------------------------------------------------------------------------------------- lifetime
+
+    async def drive(self, start: Event | None, gate: anyio.Semaphore | None = None) -> None:
+        """Run to the end. ``start`` is the start event; ``None`` goes on with a restored machine.
+
+        Waits for the ``gate`` first; that doesn't count towards the timeout. Afterwards ``result`` or ``error`` is set; it
+        raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
+        """
+        try:
+            if gate is None:
+                await self._drive(start)
+            else:
+                async with gate:
+                    await self._drive(start)
+        except anyio.get_cancelled_exc_class():
+            self.cancel("its owner was cancelled")
+            raise
+        finally:
+            if self.machine.outcome is None:
+                self.cancel("its event loop ended")
+            with anyio.CancelScope(shield=True):
+                await self._close()
+
+    async def _drive(self, start: Event | None) -> None:
+        self._woken = anyio.Event()
+        limit = math.inf if self.timeout is None else self._clock() + self.timeout
+        async with anyio.create_task_group() as task_group:
+            scope = task_group.cancel_scope
+            if limit < math.inf or self.deadline < math.inf:
+                scope.deadline = min(limit, self.deadline)
+            try:
+                self._begin(start, task_group)
+                if self.machine.plan.hosts_resources:
+                    await self._host()
+                elif self.machine.outcome is None:
+                    await self._woken.wait()
+            except Exception as error:  # noqa: BLE001 - becomes the run's error
+                self._crashed(error)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._crashed(error)
+        if self.machine.outcome is None:
+            now = self._clock()
+            if now >= limit and self.timeout is not None:
+                self.apply(RunTimedOut(self._now(), self.timeout))
+            elif now >= self.deadline:
+                self.cancel("the deadline of the scope it was started in has passed")
+            else:
+                self.cancel("one of its tasks was cancelled from outside")
+
+    def _begin(self, start: Event | None, task_group: TaskGroup) -> None:
+        self._task_group = task_group
+        if self.machine.outcome is not None:
+            return  # cancelled before it began
+        if self.parent is not None:
+            self.parent.adopt(self)
+        self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
+        if self.machine.stepwise:
+            self._chosen = list(self.machine.held)
+        early, self._early = self._early, None
+        for event, step in early or ():
+            if self.machine.outcome is None:
+                self.send(event, step, None)
+        if self._began is not None:
+            self._began.set()
+
+    def _crashed(self, error: BaseException) -> None:
+        """Something outside any step failed, or Ctrl-C came: the run's error, or one of its others."""
+        if self.machine.outcome is None:
+            self.apply(RunFailed(self._now(), error))
+        else:
+            self._other(error)
+
+    async def _close(self) -> None:
+        """Close what the run held, and say how it ended."""
+        for station in self._stations:
+            if station is not None:
+                station.send.close()
+                station.receive.close()
+        await self._unwind()
+        finish = self.machine.outcome
+        assert finish is not None
+        self.result, self.error = finish.result, finish.error
+        others = self._others
+        if others:
+            if self.error is None:
+                self._report(others)
+            elif isinstance(self.error, WorkflowRuntimeError):
+                self.error.others = tuple(others)
+            else:
+                for other in others:
+                    self.error.add_note(f"also failed in this run: {type(other).__name__}: {other}")
+        if self.error is None:
+            for kept in self.machine.waits.unhandled():
+                warnings.warn(
+                    f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never taken: no "
+                    "step accepts it and no wait was open for it.",
+                    UnhandledEventWarning,
+                    stacklevel=2,
+                )
+        self.settled = True
+        self._task_group = None
+        self._stations = []
+        self.stream.close()
+        if self.parent is not None:
+            self.parent.disown(self)
+        if self._done is not None:
+            self._done.set()
+        for event in (self._rested, self._began):
+            if event is not None:
+                event.set()
+
+    def _report(self, others: list[BaseException]) -> None:
+        """The run has a result, so what failed beside it can only be reported."""
+        failed = next((other for other in others if isinstance(other, ResourceError)), None)
+        if failed is not None:
+            self.error = failed
+            failed.others = tuple(other for other in others if other is not failed)
+            return
+        for other in others:
+            logger.error("clean-up failed in a run of %s that had ended", self.workflow_name, exc_info=other)
+            warnings.warn(
+                f"a step of {self.workflow_name} failed while it was cancelled at the run's end: "
+                f"{type(other).__name__}: {other}",
+                CleanupFailedWarning,
+                stacklevel=2,
+            )
+
+    def _other(self, error: BaseException) -> None:
+        if self._others is None:
+            self._others = []
+        self._others.append(error)
+
+    async def join(self) -> None:
+        """Wait until the run has settled. Cancelling this doesn't cancel the run."""
+        if self.settled:
+            await anyio.lowlevel.checkpoint()
+            return
+        if self._done is None:
+            self._done = anyio.Event()
+        await self._done.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run takes no more facts (it may still be cleaning up)."""
+        return self.machine.outcome is not None
+
+    def cancel(self, reason: str, *, by_user: bool = False) -> None:
+        """End the run now. Does nothing where it has ended."""
+        if self.machine.outcome is None:
+            self.apply(RunCancelled(self._now(), reason, by_user=by_user))
+
+    # -------------------------------------------------------------------------------------------- facts and commands
+
+    def _now(self) -> float:
+        return self._clock() + self._epoch
+
+    def apply(self, fact: Fact) -> Sequence[Command]:
+        """Enter a fact and perform what follows from it, at once."""
+        machine = self.machine
+        commands = machine.receive(fact)
+        if self._keep is not None:
+            self._keep(fact, commands)
+        for command in commands:
+            if type(command) is StartStep:
+                station = self._stations[command.step] or self._open(command.step)
+                station.engaged += 1
+                station.send.send_nowait(command)
+                if station.engaged > station.workers:
+                    station.workers += 1
+                    self._inside += 1
+                    self._task_group.start_soon(self._work, station)  # type: ignore[union-attr]
+            else:
+                self._perform(command)
+        if not machine.busy and machine.outcome is None:
+            self._retire()
+            self._quieten()
+        return commands
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Publish():
+                self.show(command.event, None)
+            case AnswerWait():
+                cell = self._cells.get((command.invocation, command.waiter)) if self._cells else None
+                if cell is not None:
+                    cell.answered, cell.event = True, command.event
+                    cell.woken.set()
+            case SetTimer():
+                assert self._task_group is not None
+                if self._timers is None:
+                    self._timers = {}
+                scope = self._timers[command.timer] = anyio.CancelScope()
+                self._inside += 1
+                self._task_group.start_soon(self._time, command, scope)
+            case CancelTimer():
+                timer = self._timers.pop(command.timer, None) if self._timers else None
+                if timer is not None:
+                    timer.cancel()
+            case Finish():
+                self._finish()
+            case Rest():
+                if self._rested is not None:
+                    self._rested.set()
+            case GiveBatch() | StartStep():
+                pass  # the first is read by `collect`, the second is performed in `apply`
+
+    def _finish(self) -> None:
+        idle = 0
+        for station in self._stations:
+            if station is not None:
+                station.send.close()
+                idle += station.workers - station.engaged
+        # Workers without work end by themselves now; whatever else is inside must be cancelled.
+        if self._task_group is not None and (self._inside > idle or self._timers):
+            self._task_group.cancel_scope.cancel()
+        if self._pool is not None:
+            self._pool.stop()
+        if self._woken is not None:
+            self._woken.set()
+
+    def show(self, event: Event, origin: Origin | None) -> None:
+        """Append an event to the stream, and to that of the run this one is nested in, with where it came from."""
+        self.stream.write(event, origin)
+        if self.parent is not None:
+            self.parent.show(event, origin or self.origin)
+
+    def _quieten(self) -> None:
+        if self._rested is not None and not self.machine.stepwise:
+            self._rested.set()
+        if self.parent is not None:
+            self.parent._quieten()
+
+    def waits_outside(self) -> bool:
+        """Whether nothing in this run, nor in those nested in it, moves on without somebody outside."""
+        machine = self.machine
+        nested = [child for child in self.children or () if not child.ended]
+        return (
+            machine.outcome is None
+            and machine.started
+            and not machine.timers
+            and machine.busy <= len(nested)
+            and all(child.waits_outside() for child in nested)
+        )
+
+    async def settle(self) -> None:
+        """Wait until the run has ended, or waits for somebody outside."""
+        while not self.settled and not self.waits_outside():
+            self._rested = anyio.Event()
+            await self._rested.wait()
+        self._rested = None
+        await anyio.lowlevel.checkpoint()
+
+    # ------------------------------------------------------------------------------------------------------ workers
+
+    def _open(self, index: int) -> _Station:
+        spec = self.machine.plan.steps[index]
+        send, receive = anyio.create_memory_object_stream[StartStep](math.inf)
+        station = _Station(spec, self._owner.bind(spec), _shape(spec), send, receive)
+        self._stations[index] = station
+        return station
+
+    def _retire(self) -> None:
+        """The run is at rest: nobody will come soon. Idle workers end, channels go."""
+        for index, station in enumerate(self._stations):
+            if station is not None:
+                station.send.close()
+                if not station.workers:
+                    station.receive.close()
+                self._stations[index] = None
+
+    async def _work(self, station: _Station) -> None:
+        function, shape, receive = station.function, station.shape, station.receive.receive
+        machine, state = self.machine, self.machine.state
+        try:
+            while True:
+                try:
+                    start = await receive()
+                except (anyio.EndOfStream, anyio.ClosedResourceError):
+                    return
+                try:
+                    if shape == EVENT:
+                        result = await function(start.event)
+                    elif shape == CTX_EVENT:
+                        result = await function(Context.of_run(self, state, start.invocation), start.event)
+                    elif shape == EVENT_CTX:
+                        result = await function(start.event, Context.of_run(self, state, start.invocation))
+                    else:
+                        result = await self._call(station, start)
+                except BaseException as error:  # noqa: BLE001 - sorted out, and raised again where it isn't the step's
+                    station.engaged -= 1
+                    self._failed(station.spec, start, error)
+                else:
+                    station.engaged -= 1
+                    if self._waits is not None:
+                        self._waits.pop(start.invocation, None)
+                    self.apply(StepReturned(self._clock() + self._epoch, start.invocation, result))
+                if machine.outcome is not None:
+                    return
+                if station.workers > station.spec.num_workers and station.engaged < station.workers:
+                    return  # it stood in for one that waited
+        except Exception as error:  # noqa: BLE001 - flowkit's own failure must end the run, not hang it
+            self._crashed(error)
+        finally:
+            station.workers -= 1
+            self._leave()
+            if not station.workers and self._stations and self._stations[station.spec.index] is not station:
+                station.receive.close()
+
+    async def _call(self, station: _Station, start: StartStep) -> Any:
+        """An attempt with everything that can come with it: resources, children, a timeout, a thread."""
+        spec = station.spec
+        if spec.options.timeout is None:
+            return await self._call_with_needs(station, start)
+        with anyio.move_on_after(spec.options.timeout) as scope:
+            return await self._call_with_needs(station, start)
+        assert scope.cancelled_caught
+        raise TimeoutError(f"step {spec.name!r} took longer than its timeout of {spec.options.timeout:g} seconds")
+
+    async def _call_with_needs(self, station: _Station, start: StartStep) -> Any:
+        spec = station.spec
+        ctx: Context[Any] = Context.of_run(self, self.machine.state, start.invocation)
+        arguments: dict[str, Any] = {spec.event_parameter: start.event}
+        if spec.context_parameter is not None:
+            arguments[spec.context_parameter] = ctx
+        for name, kind in spec.children.items():
+            arguments[name] = self._owner.child_for(name, kind, self, spec.name)
+        if not spec.resources:
+            return await self._invoke(station, arguments)
+        if self._pool is None:
+            self._pool = Pool()
+        run_ctx: Context[Any] = Context.of_run(self, self.machine.state)
+        needs = Needs(run_ctx, self.machine.start_event, {"run": self._pool, "workflow": self._owner.pool})
+        async with resources_for(spec.resources, spec.name, needs) as values:
+            return await self._invoke(station, arguments | values)
+
+    async def _invoke(self, station: _Station, arguments: dict[str, Any]) -> Any:
+        if station.spec.is_async:
+            return await station.function(**arguments)
+        # The thread is waited for, also on cancellation: nothing of a run outlives it.
+        result = await anyio.to_thread.run_sync(functools.partial(station.function, **arguments))
+        return await result if inspect.isawaitable(result) else result
+
+    def _failed(self, spec: StepSpec, start: StartStep, error: BaseException) -> None:
+        """An attempt ended with an error: enter the fact, or pass on what isn't the step's own failure."""
+        if self._waits is not None:
+            self._waits.pop(start.invocation, None)
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            if self.machine.outcome is not None or not escaped_cancellation(error):
+                raise error
+            escaped = WorkflowRuntimeError(
+                "a cancellation error escaped the step, though neither the run nor the step was cancelled: catch it where "
+                "you cancel something, or use an anyio.CancelScope."
+            )
+            escaped.__cause__ = error
+            error = escaped
+        elif isinstance(error, GeneratorExit):
+            raise error
+        elif not isinstance(error, Exception):
+            # Ctrl-C, SystemExit: not the step's failure. It ends the run and is raised where the run is awaited.
+            if self.machine.outcome is None:
+                self.apply(RunFailed(self._now(), error))
+            else:
+                self._other(error)
+            return
+        if self.machine.outcome is not None:
+            self._other(error)
+            return
+        now = self._now()
+        delay, error = self._verdict(spec, start, error, now)
+        self.apply(StepRaised(now, start.invocation, error, delay))
+
+    def _verdict(
+        self, spec: StepSpec, start: StartStep, error: Exception, now: float
+    ) -> tuple[float | None, Exception]:
+        policy = spec.options.retry_policy
+        if policy is None:
+            return None, error
+        elapsed = 0.0 if start.since is None else now - start.since
+        try:
+            delay = policy.next(elapsed, start.attempt, error)
+        except Exception as broken:  # noqa: BLE001 - becomes the step's failure, with the first as its context
+            broken.__context__ = error
+            return None, broken
+        if delay is None:
+            return None, error
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
+            wrong = WorkflowRuntimeError(
+                f"the retry policy of step {spec.name!r} gave {delay!r}: next() returns seconds, 0 or more, or None to give up."
+            )
+            wrong.__context__ = error
+            return None, wrong
+        return float(delay), error
+
+    async def _time(self, timer: SetTimer, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                await anyio.sleep(max(0.0, timer.at - self._now()))
+                if self._timers is not None and self._timers.pop(timer.timer, None) is not None:
+                    self.apply(TimerFired(self._now(), timer.timer))
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        if not self._inside and self._emptied is not None:
+            self._emptied.set()
+
+    # ----------------------------------------------------------------------------------------------------- resources
+
+    async def _host(self) -> None:
+        """Enter the run's async context managers in this task, and leave them once all workers are gone."""
+        assert self._task_group is not None
+        self._pool = pool = Pool()
+        try:
+            if self.machine.outcome is None:
+                await pool.host()
+        finally:
+            self._task_group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                if self._inside:
+                    self._emptied = anyio.Event()
+                    await self._emptied.wait()
+                await self._unwind()
+
+    async def _unwind(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await pool.unwind()
+            except Exception as error:  # noqa: BLE001 - kept as the run's error, or beside it
+                self._other(
+                    error if isinstance(error, ResourceError) else ResourceError(
+                        f"closing the resources of a run of {self.workflow_name} failed: {type(error).__name__}: {error}",
+                        resource="",
+                    ).with_cause(error)
+                )
+
+    # ---------------------------------------------------------------------------------------- the context's RunFace
+
+    def _elsewhere(self) -> bool:
+        return threading.get_ident() != self._thread
+
+    def _from_thread(self, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return anyio.from_thread.run_sync(call, *args)
+        except RuntimeError as error:
+            if isinstance(error, WorkflowRuntimeError):
+                raise
+            raise WorkflowRuntimeError(
+                "a run can be reached from its event loop's thread and from the threads of its plain steps; from a thread of "
+                "your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop."
+            ) from error
+
+    def send(self, event: Event, step: str | None, invocation: int | None) -> None:
+        if self._elsewhere():
+            self._from_thread(self.send, event, step, invocation)
+            return
+        if self.machine.outcome is not None:
+            raise RunFinished(self.workflow_name, f"send_event({type(event).__name__})")
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowRuntimeError(f"send_event takes an event, but got {event!r}.")
+        if step is not None:
+            self._check_target(event, step)
+        if invocation is None and self._task_group is None:
+            # Sent between run() and the loop's next turn, in which the run begins.
+            self._early = [*(self._early or ()), (event, step)]
+            return
+        if invocation is None and step is None and self._hand_down(event):
+            return
+        machine = self.machine
+        sender = invocation if invocation in machine.invocations else None
+        if not machine.stepwise or sender is not None:
+            self.apply(EventSent(self._now(), sender, event, step))
+            return
+        number = next(
+            (one for one, held in machine.held.items() if held.event is event and one not in self._chosen), None
+        )
+        if number is None:
+            self.apply(EventSent(self._now(), None, event, step))
+            number = machine.last
+        self._chosen.append(number)
+
+    def _check_target(self, event: Event, step: str) -> None:
+        plan = self.machine.plan
+        spec = plan.step(step)
+        kind = type(event)
+        if spec is None:
+            known = ", ".join(repr(one.name) for one in plan.steps)
+            raise MisdirectedEvent(
+                f"{plan.name} has no step {step!r} to send {kind.__name__} to; it has {known}.", step=step, event=event
+            )
+        if not issubclass(kind, spec.accepts):
+            takes = " | ".join(one.__name__ for one in spec.accepts)
+            raise MisdirectedEvent(
+                f"{plan.name}.{step} takes {takes}, not {kind.__name__}. ({spec.where})", step=step, event=event
+            )
+
+    def publish(self, event: Event, invocation: int | None) -> None:
+        if self._elsewhere():
+            self._from_thread(self.publish, event, invocation)
+            return
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowRuntimeError(f"write_event_to_stream takes an event, but got {event!r}.")
+        self.apply(EventPublished(self._now(), invocation, event))
+
+    def collect(
+        self, event: Event, expected: Iterable[type[Event]], buffer: str | None, invocation: int
+    ) -> list[Any] | None:
+        if self._elsewhere():
+            found: list[Any] | None = self._from_thread(self.collect, event, expected, buffer, invocation)
+            return found
+        key = (self._step_of(invocation, "collect_events"), buffer)
+        if self._expected is None:
+            self._expected = {}
+        known = self._expected.get(key)
+        changed: tuple[type, ...] | None = None
+        # Counting a long list anew for each event would make the batch quadratic: the same list is recognised.
+        if known is None or known[0] is not expected or len(known[2]) != known[1]:
+            types = tuple(expected)
+            if not types or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in types):
+                raise WorkflowRuntimeError(f"collect_events takes a list of event classes, but got {expected!r}.")
+            changed = None if known is not None and known[2] == types else types
+            self._expected[key] = (expected, len(types), types)
+        commands = self.apply(EventCollected(self._now(), invocation, buffer, event, changed))
+        for command in commands:
+            if type(command) is GiveBatch:
+                return command.events
+        return None
+
+    async def wait(
+        self,
+        invocation: int,
+        event_type: type[Event],
+        question: Event | None,
+        waiter: str | None,
+        requirements: dict[str, Any],
+        timeout: float | None,
+    ) -> Event:
+        if waiter is None:
+            if self._waits is None:
+                self._waits = {}
+            position = self._waits[invocation] = self._waits.get(invocation, 0) + 1
+            waiter = f"#{position}"
+        name = self._step_of(invocation, "wait_for_event")
+        if self._cells is None:
+            self._cells = {}
+        key = (invocation, waiter)
+        if key in self._cells:
+            raise WorkflowRuntimeError(f"this step already waits as {waiter!r}: give each wait its own waiter_id.")
+        cell = self._cells[key] = _Cell(anyio.Event())
+        try:
+            self.apply(
+                WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question)
+            )
+            await cell.woken.wait()
+        except BaseException:
+            if self.machine.outcome is None:
+                self.apply(WaitAbandoned(self._now(), invocation, waiter))
+            raise
+        finally:
+            del self._cells[key]
+        if cell.event is None:
+            raise WaitTimedOut(name, event_type.__name__, timeout or 0.0)
+        return cell.event
+
+    def _step_of(self, invocation: int, what: str) -> str:
+        entry = self.machine.invocations.get(invocation)
+        if entry is None:
+            raise WorkflowRuntimeError(f"{what}: the step this context belongs to has returned; use it only while it runs.")
+        return entry.lane.spec.name
+
+    def write_state(self, path: tuple[str, ...], value: Any) -> None:
+        self.apply(StateWritten(self._now(), path, value))
+
+    def retry_info(self, invocation: int) -> RetryInfo:
+        attempt, since = self.machine.retry_info(invocation)
+        return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._owner.dump_run(self.machine)
+
+    # ------------------------------------------------------------------------------------------------------- nesting
+
+    def nested(self, run_id: str) -> "Run":
+        """The run of this id nested in this one, at any depth.
+
+        Raises:
+            WorkflowRuntimeError: there is none, or it has ended.
+        """
+        todo = list(self.children or ())
+        while todo:
+            child = todo.pop()
+            if child.run_id == run_id:
+                return child
+            todo.extend(child.children or ())
+        raise WorkflowRuntimeError(f"no nested run {run_id!r} is under way in this run of {self.workflow_name}.")
+
+    def adopt(self, child: "Run") -> None:
+        """A run was started inside one of this run's steps."""
+        if self.children is None:
+            self.children = []
+        self.children.append(child)
+
+    def disown(self, child: "Run") -> None:
+        """A nested run has settled."""
+        if self.children is not None and child in self.children:
+            self.children.remove(child)
+
+    def _hand_down(self, event: Event) -> bool:
+        """Give an event from outside to the nested run that wants it, where this one doesn't."""
+        if not self.children or self.machine.accepts(type(event)):
+            return False
+        live = [child for child in self.children if not child.ended]
+        taker = next((child for child in live if child.wants(event)), live[0] if len(live) == 1 else None)
+        if taker is None:
+            return False
+        taker.send(event, None, None)
+        return True
+
+    def wants(self, event: Event) -> bool:
+        """Whether this run, or one nested in it, would take the event now."""
+        if self.machine.expects(event):
+            return True
+        return any(child.wants(event) for child in self.children or () if not child.ended)
+
+    # ------------------------------------------------------------------------------------------------------ stepwise
+
+    async def step(self) -> list[Event]:
+        """Release the events that were sent since, let every ready step run to its end, and give what was produced."""
+        if self._rested is not None:
+            raise WorkflowRuntimeError("run_step() is already running: await it before calling it again.")
+        if self._task_group is None and not self.settled:
+            self._began = anyio.Event()
+            await self._began.wait()
+        if self.machine.outcome is None:
+            self._rested = rested = anyio.Event()
+            chosen, self._chosen = self._chosen, []
+            self.apply(Stepped(self._now(), tuple(chosen)))
+            await rested.wait()
+            self._rested = None
+        if self.machine.outcome is not None:
+            await self.join()
+            return []
+        return [held.event for held in self.machine.held.values()]
+
+    def run_freely(self) -> None:
+        """End stepwise execution: from here on events go where they belong by themselves."""
+        if self.machine.stepwise and self.machine.outcome is None and self._task_group is not None:
+            chosen, self._chosen = self._chosen, []
+            self.apply(StepwiseEnded(self._now(), tuple(chosen)))
+        else:
+            self.machine.stepwise = False

@@ -1,0 +1,280 @@
+"""A machine as plain data and back: ``ctx.to_dict()``, and the bounded start of a long journal.
+
+`freeze` writes down the books (books.py, waits.py, joins.py, collecting.py) as a tree of dicts and lists around the
+user's values; `thaw` builds a machine from such a tree. `Snapshots` puts a codec around both, with the types that the
+plan mentions. What is derived (busy counts, routes, indexes) is not written but counted again.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from flowkit import events
+from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Timer
+from flowkit.collecting import Buffer
+from flowkit.errors import SerializationError
+from flowkit.events import Event
+from flowkit.joins import FanOut
+from flowkit.machine import Machine, finish_with
+from flowkit.plan import Plan
+from flowkit.serialization import Codec
+from flowkit.state import State
+from flowkit.waits import Wait
+
+__all__ = ["Snapshots", "codec_for", "freeze", "thaw"]
+
+FORMAT = 1
+
+
+def codec_for(plan: Plan) -> Codec:
+    """A codec that knows every type the plan mentions, and every event class defined so far."""
+    codec = Codec(_types(plan))
+    for kind in _event_classes():
+        codec.register(kind)
+    return codec
+
+
+def _types(plan: Plan) -> Iterator[type]:
+    for spec in plan.steps:
+        yield from spec.accepts
+        yield from spec.returns
+        yield from spec.returns_lists
+    if plan.state_type is not None:
+        yield plan.state_type
+
+
+def _event_classes() -> Iterable[type[Event]]:
+    """The classes of events.py; others come back where the plan, or `Snapshots.know`, mentions them."""
+    return (getattr(events, name) for name in events.__all__)
+
+
+class Snapshots:
+    """Snapshots of one plan's runs."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.codec = codec_for(plan)
+
+    def dump_state(self, state: State) -> dict[str, Any]:
+        """A state without a run."""
+        return {"flowkit": FORMAT, "workflow": self.plan.name, "state": self.codec.encode(state.root), "run": None}
+
+    def dump(self, machine: Machine, *, ended: bool = False) -> dict[str, Any]:
+        """State and run; of a run that has its result only the state, or (``ended``) the result too.
+
+        Raises:
+            SerializationError: a value can't be brought back exactly.
+        """
+        if machine.outcome is not None and not (ended and machine.outcome.event is not None):
+            return self.dump_state(machine.state)
+        return self.dump_state(machine.state) | {"run": self.codec.encode(freeze(machine))}
+
+    def load(self, data: dict[str, Any], *, patient: bool) -> tuple[State, Machine | None]:
+        """What `dump` wrote.
+
+        Raises:
+            SerializationError: it is damaged, of a newer flowkit, or of another workflow.
+        """
+        if not isinstance(data, dict) or data.get("flowkit") is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SerializationError("this is no context", cure="pass what ctx.to_dict() gave")
+        if data["flowkit"] != FORMAT:
+            raise SerializationError(
+                f"it was written in format {data['flowkit']!r}, and this flowkit reads {FORMAT}", cure="update flowkit"
+            )
+        if data.get("workflow") != self.plan.name:
+            raise SerializationError(
+                f"it belongs to a {data.get('workflow')!r}, not to a {self.plan.name}",
+                cure="pass it to the workflow it came from",
+            )
+        state = State(self.plan.state_type, self.codec.decode(data.get("state")))
+        expected = self.plan.state_type or dict
+        if not isinstance(state.root, expected):
+            raise SerializationError(
+                f"the state is a {type(state.root).__name__}, and this workflow's is a {expected.__name__}", path="$.state"
+            )
+        if data.get("run") is None:
+            return state, None
+        tree = self.codec.decode(data["run"])
+        try:
+            return state, thaw(self.plan, state, tree, patient=patient)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise SerializationError(
+                f"the run's books don't fit this workflow ({type(error).__name__}: {error})",
+                path="$.run",
+                cure="run it with the code that wrote it",
+            ) from error
+
+
+# ------------------------------------------------------------------------------------------------- machine to a tree
+
+
+def freeze(machine: Machine) -> dict[str, Any]:
+    """The books of a machine, without its state."""
+    return {
+        "run_id": machine.run_id,
+        "stop_event": machine.outcome.event if machine.outcome is not None else None,
+        "started": machine.started,
+        "start_event": machine.start_event,
+        "stepwise": machine.stepwise,
+        "questions": machine.questions,
+        "last": machine.last,
+        "invocations": [_invocation(entry) for entry in machine.invocations.values()],
+        "lanes": {
+            lane.spec.name: [
+                [entry.number for entry in lane.queue],
+                [entry.number for entry in lane.resuming],
+            ]
+            for lane in machine.lanes
+        },
+        "kept": [
+            [number, entry.event, entry.sender] for of_kind in machine.waits.kept.values() for number, entry in of_kind.items()
+        ],
+        "held": [
+            [number, one.event, one.sender, one.target, one.scope, one.place, one.published]
+            for number, one in machine.held.items()
+        ],
+        "timers": [[number, timer.at, timer.invocation, timer.waiter] for number, timer in machine.timers.items()],
+        "buffers": [
+            [step, name, list(buffer.expected), [[kind, list(queue)] for kind, queue in buffer.queues.items()]]
+            for (step, name), buffer in machine.buffers.items()
+        ],
+        "joins": None
+        if machine.joins is None
+        else [
+            machine.joins.last,
+            [
+                [
+                    number,
+                    scope.parent,
+                    scope.place,
+                    scope.producer,
+                    list(scope.reach),
+                    scope.size,
+                    scope.live,
+                    [[step, [list(arrival) for arrival in arrivals]] for step, arrivals in scope.arrivals.items()],
+                    sorted(scope.fired),
+                ]
+                for number, scope in machine.joins.scopes.items()
+            ],
+        ],
+    }
+
+
+def _invocation(entry: Invocation) -> dict[str, Any]:
+    return {
+        "number": entry.number,
+        "step": entry.lane.spec.name,
+        "event": entry.event,
+        "scope": entry.scope,
+        "place": entry.place,
+        "status": entry.status,
+        "attempt": entry.attempt,
+        "since": entry.since,
+        "sent": [list(one) for one in entry.sent],
+        "at_sent": entry.at_sent,
+        "batches": entry.batches,
+        "at_batch": entry.at_batch,
+        "opened": entry.opened,
+        "answers": entry.answers,
+        "to_answer": entry.to_answer,
+        "waits": [
+            [wait.order, wait.waiter, wait.event_type, wait.requirements, wait.timer] for wait in entry.waits.values()
+        ],
+    }
+
+
+# ------------------------------------------------------------------------------------------------- a tree to a machine
+
+
+def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = False) -> Machine:
+    """A machine with these books.
+
+    Raises:
+        SerializationError: a step they mention doesn't exist in the plan.
+    """
+    machine = Machine(plan, state, stepwise=tree["stepwise"], patient=patient)
+    machine.run_id = tree["run_id"]
+    machine.started = tree["started"]
+    if tree["stop_event"] is not None:
+        machine.outcome = finish_with(tree["stop_event"])
+    machine.start_event = tree["start_event"]
+    machine.questions = tree["questions"]
+    machine.last = tree["last"]
+    for written in tree["invocations"]:
+        _add_invocation(machine, written)
+    for name, (queue, resuming) in tree["lanes"].items():
+        lane = _lane(machine, name)
+        lane.queue = deque(machine.invocations[number] for number in queue)
+        lane.resuming = deque(machine.invocations[number] for number in resuming)
+    for number, event, sender in sorted(tree["kept"], key=lambda one: one[0]):
+        machine.waits.keep(number, event, sender)
+    for number, *rest in tree["held"]:
+        machine.held[number] = Held(*rest)
+    for number, *rest in tree["timers"]:
+        machine.timers[number] = Timer(*rest)
+    for step, name, expected, queues in tree["buffers"]:
+        buffer = machine.buffers[(step, name)] = Buffer(step)
+        buffer.queues = {kind: deque(waiting) for kind, waiting in queues}
+        buffer.expect(tuple(expected))
+    if machine.joins is not None and tree["joins"] is not None:
+        machine.joins.last, scopes = tree["joins"]
+        machine.joins.scopes = {number: _scope(rest) for number, *rest in scopes}
+    return machine
+
+
+def _lane(machine: Machine, name: str) -> Any:
+    lane = machine.lane_by_name.get(name)
+    if lane is None:
+        known = ", ".join(machine.lane_by_name)
+        raise SerializationError(
+            f"it has work for a step {name!r}, and {machine.plan.name} has only {known}",
+            path="$.run",
+            cure="run it with the code that wrote it, or give the step its old name by @step(name=…)",
+        )
+    return lane
+
+
+def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
+    lane = _lane(machine, written["step"])
+    entry = Invocation(
+        number=written["number"],
+        lane=lane,
+        event=written["event"],
+        scope=written["scope"],
+        place=written["place"],
+        status=written["status"],
+        attempt=written["attempt"],
+        since=written["since"],
+        sent=[(event, target) for event, target in written["sent"]],
+        at_sent=written["at_sent"],
+        batches=written["batches"],
+        at_batch=written["at_batch"],
+        opened=written["opened"],
+        answers=written["answers"],
+        to_answer=written["to_answer"],
+    )
+    machine.invocations[entry.number] = entry
+    for order, waiter, event_type, requirements, timer in written["waits"]:
+        wait = entry.waits[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
+        machine.waits.add(wait)
+    if entry.status == RUNNING:
+        lane.running += 1
+        machine.busy += 1
+    elif entry.status == RETRYING:
+        machine.retrying += 1
+    elif entry.status not in (QUEUED, RESUMING, "waiting"):
+        raise ValueError(f"unknown status {entry.status!r}")
+
+
+def _scope(written: list[Any]) -> FanOut:
+    parent, place, producer, reach, size, live, arrivals, fired = written
+    return FanOut(
+        parent,
+        place,
+        producer,
+        tuple(reach),
+        size,
+        live,
+        {step: [(place, event) for place, event in gathered] for step, gathered in arrivals},
+        set(fired),
+    )

@@ -1,0 +1,605 @@
+"""`Workflow`: a class of steps, and the door to its runs.
+
+Steps are read when the class is built (signature faults are raised there), the wiring is checked before the first run
+(wiring faults, all at once). What an instance needs besides its author's attributes is kept in one private record, made
+when it is first asked for: a subclass whose ``__init__`` doesn't call ours works all the same.
+"""
+
+import contextvars
+import copy
+import functools
+import uuid
+from collections.abc import Callable, Sequence
+from types import FrameType, TracebackType
+from typing import Any, ClassVar, Literal, Self, cast
+
+import anyio
+import attrs
+
+from flowkit import backend, hints
+from flowkit.context import Context
+from flowkit.errors import (
+    ContextInUse,
+    EventError,
+    InvalidWorkflow,
+    NoEventLoop,
+    StateError,
+    WorkflowRuntimeError,
+    WorkflowValidationError,
+)
+from flowkit.events import Event
+from flowkit.facts import Command, Fact
+from flowkit.handler import Handler
+from flowkit.journal import Journal
+from flowkit.machine import Machine
+from flowkit.narrator import Narrator
+from flowkit.plan import Plan
+from flowkit.resource_pool import Pool
+from flowkit.runner import Run
+from flowkit.signature import Unresolved, read_step
+from flowkit.snapshot import Snapshots
+from flowkit.state import State
+from flowkit.steps import StepSpec, options_of
+from flowkit.stream import DEFAULT_CAPACITY, Origin, Stream
+from flowkit.wiring import faults
+
+__all__ = ["Workflow"]
+
+_UNSET: Any = object()
+Keep = Callable[[Fact, Sequence[Command]], None]
+
+
+@attrs.define(eq=False)
+class _Settings:
+    timeout: float | None = None
+    verbose: bool = False
+    validate: bool = True
+    patient: bool = False
+    stream_buffer: int = DEFAULT_CAPACITY
+
+
+@attrs.define(eq=False)
+class _Record:
+    """What flowkit keeps of a workflow instance."""
+
+    settings: _Settings = attrs.field(factory=_Settings)
+    gate: anyio.Semaphore | None = None
+    steps: dict[str, Callable[..., Any]] = attrs.field(factory=dict[str, Callable[..., Any]])
+    children: "dict[str, Workflow]" = attrs.field(factory=lambda: dict[str, Workflow]())
+    plan: Plan | None = None
+    checked: bool = False
+    pool: Pool | None = None
+    pool_done: anyio.Event | None = None
+    snapshots: Snapshots | None = None
+    latest: Run | None = None
+
+
+class _AddStep:
+    """``Workflow.add_step``: which steps it adds to depends on what it is called on."""
+
+    def __get__(self, workflow: "Workflow | None", cls: "type[Workflow]") -> Callable[[Callable[..., Any]], None]:
+        if workflow is None:
+            return functools.partial(_add_to_class, cls)
+        return functools.partial(_add_to_instance, _record(workflow), cls)
+
+
+class Workflow:
+    """A workflow: subclass it and decorate methods with `step`, or make one and attach functions with ``@step(workflow=w)``.
+
+    Args:
+        timeout: seconds a run may take; ``None`` (the default) sets no limit: deadlines belong to the caller.
+        verbose: print a line when a step starts and ends.
+        disable_validation: run without checking the wiring.
+        num_concurrent_runs: how many runs of this instance may be under way at once; more wait their turn, which doesn't
+            count towards their timeout. ``None``: any number.
+        stalled: what a run does that comes to rest and could never end by itself: ``"fail"`` at once with `WorkflowStalled`,
+            or ``"wait"`` because it is driven from outside by ``handler.send_event``.
+        stream_buffer: how many events a run's stream keeps for readers that are behind.
+
+    Raises:
+        WorkflowValidationError: an argument makes no sense.
+    """
+
+    __flowkit_workflow__: ClassVar[bool] = True
+    __flowkit_free__: ClassVar[dict[str, Callable[..., Any]]] = {}
+    __flowkit_local__: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        verbose: bool = False,
+        disable_validation: bool = False,
+        num_concurrent_runs: int | None = None,
+        stalled: Literal["fail", "wait"] = "fail",
+        stream_buffer: int = DEFAULT_CAPACITY,
+    ) -> None:
+        _check_timeout(type(self).__name__, timeout)
+        if num_concurrent_runs is not None and not (_is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
+            raise _bad_option(self, f"num_concurrent_runs={num_concurrent_runs!r}", "a whole number, 1 or more, or None")
+        if stalled not in ("fail", "wait"):
+            raise _bad_option(self, f"stalled={stalled!r}", '"fail" or "wait"')
+        if not (_is_count(stream_buffer) and stream_buffer >= 1):
+            raise _bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
+        record = _record(self)
+        record.settings = _Settings(timeout, verbose, not disable_validation, stalled == "wait", stream_buffer)
+        record.gate = anyio.Semaphore(num_concurrent_runs) if num_concurrent_runs is not None else None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__flowkit_free__ = {}
+        annotations = [
+            annotation
+            for function in _methods(cls).values()
+            for annotation in getattr(function, "__annotations__", {}).values()
+        ]
+        frame: FrameType | None = hints.caller(1)
+        cls.__flowkit_local__ = {**cls.__flowkit_local__, **hints.local_names(annotations, frame)}
+        try:
+            _class_steps(cls, strict=False)
+        except Unresolved:
+            return  # it mentions a class that is defined further down: the steps are read again at the first run
+
+    # ------------------------------------------------------------------------------------------------------- wiring
+
+    add_step: ClassVar[_AddStep] = _AddStep()
+    """Add a function as a step: to a class and its subclasses, or (called on an instance) to that instance only.
+
+    ``@step(workflow=…)`` does this.
+    """
+
+    def step_names(self) -> tuple[str, ...]:
+        """The names of this workflow's steps, in wiring order."""
+        return tuple(spec.name for spec in self._plan().steps)
+
+    def add_workflows(self, **children: "Workflow") -> None:
+        """Give steps that have a parameter of a child's class that child, to run inside the step.
+
+        Raises:
+            WorkflowValidationError: something given is no workflow instance.
+        """
+        for name, child in children.items():
+            if not isinstance(child, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise _bad_option(self, f"{name}={child!r} in add_workflows", "a workflow instance")
+            _record(self).children[name] = child
+
+    def validate(self) -> None:
+        """Check the wiring without running it.
+
+        Raises:
+            InvalidWorkflow: with every fault there is.
+        """
+        record = _record(self)
+        plan = self._plan()
+        found = faults(plan, driven_outside=record.settings.patient)
+        for spec in plan.steps:
+            for name, kind in spec.children.items():
+                if _child(record, name, kind) is None:
+                    found.append(
+                        WorkflowValidationError(
+                            f"takes {name!r}, a {kind.__name__}, but none was added",
+                            cure=f"call workflow.add_workflows({name}={kind.__name__}(…)) before the run",
+                            workflow=plan.name,
+                            step=spec.name,
+                            where=spec.where,
+                            kind="no-child",
+                        )
+                    )
+        if found:
+            raise InvalidWorkflow(plan.name, found)
+        record.checked = True
+
+    def _plan(self) -> Plan:
+        record = _record(self)
+        if record.steps:
+            if record.plan is None:
+                specs = [*_class_steps(type(self), strict=True), *_free_steps(type(self), record.steps, strict=True)]
+                record.plan = Plan.of(type(self).__name__, specs)
+            return record.plan
+        cls = type(self)
+        plan: Plan | None = cls.__dict__.get("__flowkit_plan__")
+        if plan is None:
+            plan = Plan.of(cls.__name__, _class_steps(cls, strict=True))
+            cls.__flowkit_plan__ = plan  # type: ignore[attr-defined]
+        return plan
+
+    # --------------------------------------------------------------------------------------------------------- runs
+
+    def run(
+        self,
+        ctx: Context[Any] | None = None,
+        stepwise: bool = False,
+        start_event: Event | None = None,
+        *,
+        timeout: float | None = _UNSET,
+        run_id: str | None = None,
+        **fields: Any,
+    ) -> Handler:
+        """Start a run. Await the handler for the result, use it in ``async with``, or keep it (see `Handler`).
+
+        Args:
+            ctx: a context to go on from: of a run that has ended, of `Context.from_dict`, or one made by hand.
+            stepwise: let ``handler.run_step()`` drive the run.
+            start_event: the event to start with, instead of building it from ``fields``.
+            timeout: seconds, instead of the workflow's own; ``None`` for no limit.
+            run_id: the run's id; made up by default.
+            **fields: fields of the start event.
+
+        Raises:
+            InvalidWorkflow: the wiring is faulty.
+            EventError: the fields don't make a start event.
+            ContextInUse: the context drives another run.
+            NoEventLoop: no event loop is running.
+            WorkflowRuntimeError: both ``start_event`` and fields were given, or it is of the wrong type.
+        """
+        return self._run(
+            ctx, stepwise, start_event, fields, timeout=timeout, run_id=run_id, keep=None
+        )
+
+    def _run(
+        self,
+        ctx: Context[Any] | None,
+        stepwise: bool,
+        start_event: Event | None,
+        fields: dict[str, Any],
+        *,
+        timeout: float | None = _UNSET,
+        run_id: str | None = None,
+        keep: Keep | None = None,
+    ) -> Handler:
+        record = _record(self)
+        settings = record.settings
+        if timeout is _UNSET:
+            timeout = settings.timeout
+        else:
+            _check_timeout(type(self).__name__, timeout)
+        if settings.validate and not record.checked:
+            self.validate()
+        plan = self._plan()
+        loop = backend.current()
+        if loop is None:
+            raise NoEventLoop(plan.name)
+        machine: Machine | None = None
+        if ctx is not None:
+            ctx_run = ctx._run  # pyright: ignore[reportPrivateUsage] - contexts and workflows are one unit
+            if ctx_run is not None and not cast(Run, ctx_run).settled:
+                raise ContextInUse(plan.name)
+            machine, ctx._resume = ctx._resume, None  # pyright: ignore[reportPrivateUsage]
+        resumed = machine is not None
+        if machine is None:
+            state = State(plan.state_type) if ctx is None else ctx._state  # pyright: ignore[reportPrivateUsage]
+            machine = Machine(plan, state, stepwise=stepwise, patient=settings.patient)
+        elif start_event is not None or fields:
+            raise WorkflowRuntimeError(
+                f"{plan.name}.run(ctx=…): this context goes on with an unfinished run, which has had its start event; "
+                "leave the other arguments out."
+            )
+        start = None if resumed else _start_event(plan, start_event, fields)
+        parent: tuple[Run, str] | None = self.__dict__.get("_flowkit_parent")
+        identity = run_id or uuid.uuid4().hex
+        run = Run(
+            machine,
+            _Owner(self),
+            loop,
+            Stream(settings.stream_buffer),
+            run_id=identity,
+            timeout=timeout,
+            parent=parent[0] if parent is not None else None,
+            origin=None if parent is None else _origin(parent, plan.name, identity),
+            keep=_chained(keep, Narrator(plan) if settings.verbose else None),
+        )
+        run.deadline = anyio.current_effective_deadline()
+        record.latest = run
+        if ctx is None:
+            ctx = Context.of_run(run, machine.state, workflow=self)
+        else:
+            ctx._run = run  # pyright: ignore[reportPrivateUsage]
+            ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
+        return Handler(run, start, ctx, loop, record.gate)
+
+    def run_kept(self, keep: Keep, *, run_id: str, **arguments: Any) -> Handler:
+        """`run`, with each fact handed to ``keep`` before it takes effect. For checkpoints."""
+        ctx: Context[Any] | None = arguments.pop("ctx", None)
+        stepwise: bool = arguments.pop("stepwise", False)
+        start_event: Event | None = arguments.pop("start_event", None)
+        timeout: float | None = arguments.pop("timeout", _UNSET)
+        return self._run(ctx, stepwise, start_event, arguments, timeout=timeout, run_id=run_id, keep=keep)
+
+    def begin_journal(self, ctx: Context[Any]) -> tuple[Journal, Machine | None]:
+        """An empty journal for a run with this context, and the unfinished run it goes on with, if there is one."""
+        snapshots = self._snapshots()
+        resumed: Machine | None = ctx._resume  # pyright: ignore[reportPrivateUsage] - contexts and workflows are one unit
+        state: State = ctx._state  # pyright: ignore[reportPrivateUsage]
+        began = snapshots.dump_state(state) if resumed is None else snapshots.dump(resumed, ended=True)
+        return Journal(snapshots, began, _record(self).settings.patient), resumed
+
+    # ---------------------------------------------------------------------------------------------------- resources
+
+    async def aclose(self) -> None:
+        """Close the resources this instance holds, last built first. A later run builds them anew.
+
+        Raises:
+            Exception: what a clean-up raised, after all others were closed.
+        """
+        record = _record(self)
+        pool, record.pool = record.pool, None
+        if pool is None:
+            return
+        if record.pool_done is None:
+            await pool.unwind()
+            return
+        done, record.pool_done = record.pool_done, None
+        pool.stop()
+        with anyio.CancelScope(shield=True):
+            await done.wait()
+        if pool.failure is not None:
+            raise pool.failure
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _pool(self) -> Pool:
+        record = _record(self)
+        if record.pool is None:
+            record.pool = Pool(functools.partial(_start_host, record))
+        return record.pool
+
+    # ------------------------------------------------------------------------------------- what a context asks of us
+
+    def state_for(self, state: Any) -> State:
+        """A state for a new context: ``state``, or an empty one.
+
+        Raises:
+            StateError: it isn't of the class that the steps declare.
+        """
+        kind = self._plan().state_type
+        if state is not None and not isinstance(state, kind or dict):
+            wanted = "a dict, as no step declares Context[…]" if kind is None else kind.__name__
+            raise StateError(f"the state of {type(self).__name__} is {wanted}, but got {state!r}.")
+        return State(kind, state)
+
+    def dump_state(self, state: State) -> dict[str, Any]:
+        """A state without a run, as plain data."""
+        return self._snapshots().dump_state(state)
+
+    def dump_machine(self, machine: Machine) -> dict[str, Any]:
+        """State and run, as plain data; of a run that ended its result."""
+        return self._snapshots().dump(machine, ended=True)
+
+    def load_context(self, data: dict[str, Any]) -> tuple[State, Machine | None]:
+        """State, and the unfinished run if there is one, from what ``to_dict`` gave."""
+        return self._snapshots().load(data, patient=_record(self).settings.patient)
+
+    def _snapshots(self) -> Snapshots:
+        record = _record(self)
+        if record.snapshots is None:
+            record.snapshots = Snapshots(self._plan())
+        return record.snapshots
+
+
+@attrs.frozen
+class _Owner:
+    """What a run needs of its workflow (the runner's `Owner`)."""
+
+    workflow: Workflow
+
+    def bind(self, spec: StepSpec) -> Callable[..., Any]:
+        return spec.bind(self.workflow)
+
+    def child_for(self, name: str, kind: type[Any], run: Run, step: str) -> Any:
+        child = _child(_record(self.workflow), name, kind)
+        if child is None:
+            raise WorkflowRuntimeError(
+                f"step {step!r} takes {name!r}, a {kind.__name__}, but none was added: call add_workflows({name}=…)."
+            )
+        # A copy that knows its parent and shares everything else: one child may run in several parents at once.
+        bound = copy.copy(child)
+        bound.__dict__["_flowkit_parent"] = (run, step)
+        return bound
+
+    def dump_run(self, machine: Machine) -> dict[str, Any]:
+        return self.workflow._snapshots().dump(machine)  # pyright: ignore[reportPrivateUsage]
+
+    @property
+    def pool(self) -> Pool:
+        return self.workflow._pool()  # pyright: ignore[reportPrivateUsage]
+
+
+# -------------------------------------------------------------------------------------------------------- the pieces
+
+
+def _record(workflow: Workflow) -> _Record:
+    record: _Record | None = workflow.__dict__.get("_flowkit_record")
+    if record is None:
+        record = workflow.__dict__["_flowkit_record"] = _Record()
+    return record
+
+
+def _add_to_class(cls: type[Workflow], function: Callable[..., Any]) -> None:
+    _add_free(cls, cls.__flowkit_free__, function)
+    cls.__flowkit_free__ = {**cls.__flowkit_free__, _name_of(function): function}
+    _forget_plans(cls)
+
+
+def _forget_plans(cls: type[Workflow]) -> None:
+    if "__flowkit_plan__" in cls.__dict__:
+        del cls.__flowkit_plan__  # type: ignore[attr-defined]
+    for subclass in cls.__subclasses__():
+        _forget_plans(subclass)
+
+
+def _add_to_instance(record: _Record, cls: type[Workflow], function: Callable[..., Any]) -> None:
+    _add_free(cls, record.steps, function)
+    record.steps = {**record.steps, _name_of(function): function}
+    record.plan = None
+    record.checked = False
+    record.snapshots = None
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    options = options_of(function)
+    return (options.name if options is not None else None) or getattr(function, "__name__", repr(function))
+
+
+def _add_free(cls: type[Workflow], known: dict[str, Callable[..., Any]], function: Callable[..., Any]) -> None:
+    if options_of(function) is None:
+        raise WorkflowValidationError(
+            f"{function!r} is not a step", cure=f"write @step(workflow={cls.__name__}) above it", kind="not-a-step"
+        )
+    try:
+        _free_steps(cls, {**known, _name_of(function): function}, strict=False)
+    except Unresolved:
+        return
+
+
+def _methods(cls: type[Workflow]) -> dict[str, Any]:
+    """The step methods of a class, inherited ones first, in the order they were written."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if options_of(value) is not None:
+                found[name] = value
+            else:
+                found.pop(name, None)  # overridden by something that is no step
+    return found
+
+
+def _class_steps(cls: type[Workflow], *, strict: bool) -> list[StepSpec]:
+    specs: list[StepSpec] = []
+    wrong: list[WorkflowValidationError] = []
+    for name, value in _methods(cls).items():
+        free = isinstance(value, staticmethod)
+        function = cast(Any, value).__func__ if free else value
+        options = options_of(function)
+        assert options is not None
+        spec, found = read_step(
+            cls.__name__, name, function, options, is_method=not free, local=cls.__flowkit_local__, strict=strict
+        )
+        wrong += found
+        if spec is not None:
+            specs.append(spec)
+    if wrong:
+        raise InvalidWorkflow(cls.__name__, wrong)
+    free_steps = {name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()}
+    return _unique(cls.__name__, [*specs, *_free_steps(cls, free_steps, strict=strict)])
+
+
+def _free_steps(cls: type[Workflow], functions: dict[str, Callable[..., Any]], *, strict: bool) -> list[StepSpec]:
+    specs: list[StepSpec] = []
+    wrong: list[WorkflowValidationError] = []
+    for name, function in functions.items():
+        options = options_of(function)
+        assert options is not None
+        spec, found = read_step(cls.__name__, name, function, options, is_method=False, local={}, strict=strict)
+        wrong += found
+        if spec is not None:
+            specs.append(spec)
+    if wrong:
+        raise InvalidWorkflow(cls.__name__, wrong)
+    return specs
+
+
+def _unique(workflow: str, specs: list[StepSpec]) -> list[StepSpec]:
+    by_name: dict[str, StepSpec] = {}
+    for spec in specs:
+        other = by_name.setdefault(spec.name, spec)
+        if other is not spec:
+            fault = WorkflowValidationError(
+                f"is the name of two steps, here and at {other.where}",
+                cure="give one of them another with @step(name=…)",
+                workflow=workflow,
+                step=spec.name,
+                where=spec.where,
+                kind="same-name",
+            )
+            raise InvalidWorkflow(workflow, [fault])
+    return specs
+
+
+def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
+    """The child for a parameter: the one of its name if that fits, else the only one of its class."""
+    named = record.children.get(name)
+    if isinstance(named, kind):
+        return named
+    fitting = [child for child in record.children.values() if isinstance(child, kind)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any]) -> Event:
+    kind = plan.start_type
+    if given is None:
+        try:
+            return kind(**fields)
+        except EventError as error:
+            raise EventError(
+                f"{plan.name}.run(): {error.message}", event=error.event, field=error.field
+            ) from None
+    if fields:
+        names = ", ".join(fields)
+        raise WorkflowRuntimeError(
+            f"{plan.name}.run() got start_event and the fields {names}: put them into the event, start_event={kind.__name__}(…)."
+        )
+    if not isinstance(given, kind):
+        raise WorkflowRuntimeError(f"{plan.name}.run() takes a {kind.__name__} as start_event, but got {given!r}.")
+    return given
+
+
+def _origin(parent: tuple[Run, str], workflow: str, run_id: str) -> Origin:
+    run, step = parent
+    above = run.origin.path if run.origin is not None else ()
+    return Origin(workflow, run_id, (*above, step))
+
+
+def _chained(first: Keep | None, second: Keep | None) -> Keep | None:
+    if first is None or second is None:
+        return first or second
+
+    def both(fact: Fact, commands: Sequence[Command]) -> None:
+        first(fact, commands)
+        second(fact, commands)
+
+    return both
+
+
+def _start_host(record: _Record) -> None:
+    loop = backend.current()
+    assert loop is not None
+    pool = record.pool
+    assert pool is not None
+    done = record.pool_done = anyio.Event()
+
+    async def host() -> None:
+        try:
+            await pool.host()
+        finally:
+            with anyio.CancelScope(shield=True):
+                if record.pool is pool:
+                    record.pool = record.pool_done = None  # the loop is ending: a run in another one builds anew
+                await pool.unwind_quietly()
+                done.set()
+
+    loop.supervise(host, "flowkit resources", contextvars.copy_context())
+
+
+def _check_timeout(workflow: str, timeout: float | None) -> None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WorkflowValidationError(
+            f"{workflow} has timeout={timeout!r}", cure="give seconds, more than 0, or None for no limit", kind="bad-option"
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _bad_option(workflow: Workflow, problem: str, cure: str) -> WorkflowValidationError:
+    return WorkflowValidationError(
+        f"{type(workflow).__name__} has {problem}", cure=f"give {cure}", workflow=None, kind="bad-option"
+    )
+
+
