@@ -6,32 +6,22 @@ from typing import Any
 import attrs
 
 from flowkit.events import Event
-from flowkit.joins import ROOT
 from flowkit.steps import StepSpec
 from flowkit.waits import Wait
 
-__all__ = ["QUEUED", "RESUMING", "RETRYING", "RUNNING", "WAITING", "Held", "Invocation", "Lane", "Timer"]
+__all__ = ["QUEUED", "RESUMING", "RETRYING", "RUNNING", "WAITING", "Held", "Invocation", "Lane", "Record", "Timer"]
 
 QUEUED, RUNNING, WAITING, RESUMING, RETRYING = "queued", "running", "waiting", "resuming", "retrying"
 
 
 @attrs.define(eq=False)
-class Invocation:
-    """One event in the hands of one step, with all its attempts.
+class Record:
+    """What the attempts of an invocation did, for the next one: kept only for those that did any of it.
 
-    ``scope`` and ``place`` say which fan-out its event belongs to (joins.py), ``since`` is the time of the first failure.
-    What an attempt did is on record for the next one: ``sent`` and ``batches`` by position (``at_sent``, ``at_batch``
-    count within the attempt), ``answers`` and ``opened`` (with the deadline) by waiter.
+    ``sent`` and ``batches`` go by position (``at_sent`` and ``at_batch`` count within the attempt), ``answers``, ``opened``
+    (with the deadline) and the open ``waits`` by waiter. ``to_answer`` are the waits answered while the slot was away.
     """
 
-    number: int
-    lane: "Lane"
-    event: Any
-    scope: int = ROOT
-    place: int = 0
-    status: str = QUEUED
-    attempt: int = 0
-    since: float | None = None
     sent: list[tuple[Event, str | None]] = attrs.field(factory=list[tuple[Event, str | None]])
     at_sent: int = 0
     batches: list[list[Any] | None] = attrs.field(factory=list[list[Any] | None])
@@ -41,10 +31,36 @@ class Invocation:
     answers: dict[str, Event | None] = attrs.field(factory=dict[str, Event | None])
     to_answer: list[str] = attrs.field(factory=list[str])
 
+
+@attrs.define(eq=False)
+class Invocation:
+    """One event in the hands of one step, with all its attempts.
+
+    ``scope`` and ``place`` say which fan-out its event belongs to (joins.py), ``since`` is the time of the first failure.
+    """
+
+    number: int
+    lane: "Lane"
+    event: Any
+    scope: int
+    place: int
+    status: str
+    attempt: int = 0
+    since: float | None = None
+    record: Record | None = None
+
+    def on_record(self) -> Record:
+        """Its record, made when first asked for."""
+        record = self.record
+        if record is None:
+            record = self.record = Record()
+        return record
+
     def rewind(self) -> None:
         """The body starts again from its first line."""
-        self.at_sent = self.at_batch = 0
-        self.to_answer.clear()
+        if self.record is not None:
+            self.record.at_sent = self.record.at_batch = 0
+            self.record.to_answer.clear()
 
 
 @attrs.define(eq=False)
@@ -52,6 +68,8 @@ class Lane:
     """A step's slots and queues: ``running`` counts its taken slots, ``resuming`` are answered waits that want one back."""
 
     spec: StepSpec
+    index: int
+    num_workers: int
     running: int = 0
     queue: deque[Invocation] = attrs.field(factory=deque[Invocation])
     resuming: deque[Invocation] = attrs.field(factory=deque[Invocation])

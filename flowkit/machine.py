@@ -108,7 +108,7 @@ class Machine:
         self.started = False
         self.start_event: Event | None = None
         self.outcome: Finish | None = None
-        self.lanes = tuple(Lane(spec) for spec in plan.steps)
+        self.lanes = tuple([Lane(spec, spec.index, spec.options.num_workers) for spec in plan.steps])
         self.lane_by_name = {lane.spec.name: lane for lane in self.lanes}
         self.invocations: dict[int, Invocation] = {}
         self.waits = Waits()
@@ -207,14 +207,15 @@ class Machine:
                 self._leave(ROOT, out)
             self._rest(out)
             return out
-        position, sender.at_sent = sender.at_sent, sender.at_sent + 1
-        entry = (fact.event, fact.step)
-        if position < len(sender.sent):
-            if sender.sent[position] == entry:
-                return NOTHING  # sent before
-            sender.sent[position] = entry
+        record = sender.record or sender.on_record()
+        position = record.at_sent
+        record.at_sent = position + 1
+        if position == len(record.sent):
+            record.sent.append((fact.event, fact.step))
+        elif record.sent[position] == (fact.event, fact.step):
+            return NOTHING  # sent before
         else:
-            sender.sent.append(entry)
+            record.sent[position] = (fact.event, fact.step)
         self._emit(fact.event, sender, fact.step, out)
         return out
 
@@ -235,13 +236,15 @@ class Machine:
             buffer = self.buffers[key] = Buffer(key[0])
         if fact.expected is not None:
             buffer.expect(fact.expected)
-        position, entry.at_batch = entry.at_batch, entry.at_batch + 1
-        if position < len(entry.batches):
-            batch = entry.batches[position]  # collected before, by an earlier attempt
+        record = entry.record or entry.on_record()
+        position = record.at_batch
+        record.at_batch = position + 1
+        if position < len(record.batches):
+            batch = record.batches[position]  # collected before, by an earlier attempt
         else:
             buffer.add(fact.event)
             batch = buffer.take()
-            entry.batches.append(batch)
+            record.batches.append(batch)
         return NOTHING if batch is None else (GiveBatch(batch),)
 
     # ------------------------------------------------------------------------------------------- rules: attempts
@@ -319,27 +322,28 @@ class Machine:
 
     def _wait_opened(self, fact: WaitOpened) -> Sequence[Command]:
         entry = self._known(fact.invocation)
-        if fact.waiter in entry.waits:
+        record = entry.on_record()
+        if fact.waiter in record.waits:
             raise ImpossibleFact(f"wait {fact.waiter!r} was opened twice")
-        if fact.waiter in entry.answers:
-            return (AnswerWait(entry.number, fact.waiter, entry.answers[fact.waiter]),)  # answered before
+        if fact.waiter in record.answers:
+            return (AnswerWait(entry.number, fact.waiter, record.answers[fact.waiter]),)  # answered before
         out: list[Command] = []
-        if fact.waiter not in entry.opened:
-            entry.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
+        if fact.waiter not in record.opened:
+            record.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
             if fact.question is not None:
                 out.append(Publish(fact.question))
         wait = Wait(self._number(), entry.number, fact.waiter, fact.event_type, fact.requirements)
         kept = self.waits.claim(wait)
         if kept is not None:
-            entry.answers[fact.waiter] = kept
+            record.answers[fact.waiter] = kept
             out.append(AnswerWait(entry.number, fact.waiter, kept))
             return out
-        entry.waits[fact.waiter] = wait
+        record.waits[fact.waiter] = wait
         self.waits.add(wait)
-        deadline = entry.opened[fact.waiter]
+        deadline = record.opened[fact.waiter]
         if deadline is not None:
             wait.timer = self._set_timer(Timer(deadline, entry.number, fact.waiter), out)
-        if len(entry.waits) == 1 and entry.status == RUNNING:
+        if len(record.waits) == 1 and entry.status == RUNNING:
             entry.status = WAITING
             self.busy -= 1
             entry.lane.running -= 1
@@ -350,7 +354,8 @@ class Machine:
     def _wait_abandoned(self, fact: WaitAbandoned) -> Sequence[Command]:
         entry = self._known(fact.invocation)
         out: list[Command] = []
-        wait = entry.waits.get(fact.waiter)
+        record = entry.on_record()
+        wait = record.waits.get(fact.waiter)
         if wait is not None:
             self._close_wait(entry, wait, out)
         if entry.status in (WAITING, RESUMING):
@@ -359,7 +364,7 @@ class Machine:
                 entry.lane.resuming.remove(entry)
             self._run(entry)
             self._give_answers(entry, out)
-        unread = entry.answers.pop(fact.waiter, None)
+        unread = record.answers.pop(fact.waiter, None)
         if unread is not None:
             # The answer came while the scope was being cancelled: nobody has seen it, so it is the next wait's.
             other = self.waits.oldest(unread)
@@ -372,15 +377,16 @@ class Machine:
     def _answer(self, wait: Wait, event: Event | None, out: list[Command]) -> None:
         entry = self.invocations[wait.invocation]
         self._close_wait(entry, wait, out)
-        entry.answers[wait.waiter] = event
+        record = entry.on_record()
+        record.answers[wait.waiter] = event
         if entry.status == RUNNING:
             out.append(AnswerWait(entry.number, wait.waiter, event))
             return
-        entry.to_answer.append(wait.waiter)
+        record.to_answer.append(wait.waiter)
         if entry.status == RESUMING:
             return
         lane = entry.lane
-        if lane.running < lane.spec.num_workers:
+        if lane.running < lane.num_workers:
             self._run(entry)
             self._give_answers(entry, out)
         else:
@@ -393,17 +399,18 @@ class Machine:
         self.busy += 1
 
     def _give_answers(self, entry: Invocation, out: list[Command]) -> None:
-        out.extend(AnswerWait(entry.number, waiter, entry.answers[waiter]) for waiter in entry.to_answer)
-        entry.to_answer.clear()
+        record = entry.on_record()
+        out.extend(AnswerWait(entry.number, waiter, record.answers[waiter]) for waiter in record.to_answer)
+        record.to_answer.clear()
 
     def _close_wait(self, entry: Invocation, wait: Wait, out: list[Command]) -> None:
-        del entry.waits[wait.waiter]
+        del entry.on_record().waits[wait.waiter]
         self.waits.remove(wait)
         if wait.timer is not None and self.timers.pop(wait.timer, None) is not None:
             out.append(CancelTimer(wait.timer))
 
     def _drop_waits(self, entry: Invocation, out: list[Command]) -> None:
-        for wait in list(entry.waits.values()):
+        for wait in list(entry.record.waits.values()) if entry.record is not None else ():
             self._close_wait(entry, wait, out)
 
     # --------------------------------------------------------------------------------------------- rules: timers
@@ -420,7 +427,7 @@ class Machine:
             entry.lane.queue.append(entry)
             self._refill(entry.lane, out)
         else:
-            wait = entry.waits[timer.waiter]
+            wait = entry.on_record().waits[timer.waiter]
             wait.timer = None
             self._answer(wait, None, out)
         return out
@@ -587,18 +594,18 @@ class Machine:
         if self.joins is not None:
             self.joins.enter(scope)
         self.last = number = self.last + 1
-        entry = self.invocations[number] = Invocation(number, lane, event, scope, place)
-        if lane.running < lane.spec.num_workers and not lane.queue:
-            entry.status = RUNNING
+        if lane.running < lane.num_workers and not lane.queue:
+            self.invocations[number] = Invocation(number, lane, event, scope, place, RUNNING)
             lane.running += 1
             self.busy += 1
-            out.append(StartStep(lane.spec.index, number, event))
+            out.append(StartStep(lane.index, number, event))
         else:
+            entry = self.invocations[number] = Invocation(number, lane, event, scope, place, QUEUED)
             lane.queue.append(entry)
 
     def _end(self, entry: Invocation, out: list[Command]) -> None:
         """An invocation is over: its slot goes to the next in line."""
-        if entry.waits:
+        if entry.record is not None and entry.record.waits:
             self._drop_waits(entry, out)
         del self.invocations[entry.number]
         self.busy -= 1
@@ -612,7 +619,7 @@ class Machine:
             self._rest(out)
 
     def _refill(self, lane: Lane, out: list[Command]) -> None:
-        while lane.running < lane.spec.num_workers:
+        while lane.running < lane.num_workers:
             if lane.resuming:
                 entry = lane.resuming.popleft()
                 self._run(entry)
@@ -620,7 +627,7 @@ class Machine:
             elif lane.queue:
                 entry = lane.queue.popleft()
                 self._run(entry)
-                out.append(StartStep(lane.spec.index, entry.number, entry.event, entry.attempt, entry.since))
+                out.append(StartStep(lane.index, entry.number, entry.event, entry.attempt, entry.since))
             else:
                 return
 

@@ -1,33 +1,38 @@
 """Values to JSON and back, exactly or not at all.
 
-**What comes back** is equal to what went in, of the same types all the way down. What can't be promised that is refused
-by `SerializationError` when it is *written*, while the value is still alive, with the path to it and the cure.
+**What comes back** is equal to what went in, of the same types all the way down. What can't be promised that
+is refused by `SerializationError` when it is *written*, while the value is alive, with its path and the cure.
 
-**Format.** What JSON can say stands for itself: null, booleans, numbers, strings, lists, and dicts whose keys are all
-strings not starting with ``$``. Everything else is a dict with one key that starts with ``$``, so that a ``$`` key can
-never mean two things::
+**Format.** What JSON can say stands for itself: null, booleans, numbers, strings, lists, and dicts whose keys
+are all strings not starting with ``$``. Everything else is a dict with one key, that starts with ``$``; so a
+``$`` key can't mean two things::
 
-    {"$bytes": "AAE="}  {"$Decimal": "1.50"}  {"$float": "nan"}      leaves: one string, that can be written in one way only
-    {"$tuple": [1, 2]}  {"$dict": [[1, 2], ["a", "b"]]}              containers; $dict: keys that JSON can't have, and values
-    {"$obj": ["shop:Order", {"id": 7}, {"note": "x"}]}               tag, declared fields, other attributes (if any)
-    {"$enum": ["shop:Color", "RED"]}  {"$type": "shop:Order"}        a member (flags: the number); a class itself
-    {"$hook": ["shop:Money", ["EUR", 5]]}                            what the class's own hook made of it
+    {"$bytes": "AAE="}  {"$Decimal": "1.50"}  {"$float": "nan"}   leaves: a string, in its one spelling
+    {"$tuple": [1, 2]}  {"$dict": [[1, 2], ["a", "b"]]}           containers; $dict: keys, then values
+    {"$obj": ["shop:Order", {"id": 7}, {"note": "x"}]}            tag, declared fields, any other attributes
+    {"$enum": ["shop:Color", "RED"]}  {"$type": "shop:Order"}     a member (flags: the number); a class itself
+    {"$hook": ["shop:Money", ["EUR", 5]]}                         what the class's own hook made of it
 
-**Dispatch** is by ``type(value)``, never by annotation: a field annotated ``float`` may hold an int, one annotated
-``Any`` anything. A subclass is another type: it is known by itself or refused. A value costs one dict lookup and one call;
-paths cost nothing until something is refused, because they are put together while the refusal rises.
+**Dispatch** is by ``type(value)``, never by annotation: a field annotated ``float`` may hold an int, one
+annotated ``Any`` anything. A subclass is another type: it is known by itself or refused. A value costs one
+dict lookup and one call; paths cost nothing until something is refused: they are put together on the way up.
 
-**Objects** (attrs classes, dataclasses, named tuples, events, exceptions) are rebuilt from their raw state, without
-``__init__``, converters or validators: those have run when the value was made, and one that was alive must be neither
-changed nor rejected now. The data must have all declared fields and no others: where the class has changed since, that
-is refused and not guessed at. (A field that was never set is written as ``{"$unset": null}``.)
+**Objects** (attrs classes, dataclasses, named tuples, events, exceptions) are rebuilt from their raw state,
+without ``__init__``, converters or validators: those have run when the value was made, and one that was alive
+must be neither changed nor rejected now. The data must have all declared fields and no others: where the
+class has changed since, that is refused and not guessed at. (A field never set is ``{"$unset": null}``.)
 
-**Hostile data.** Only registered classes come back; nothing is imported or looked up by name. Readers check shape and
-type, a leaf is written again and compared, and what may take more than linear time is bounded (the constants below).
+**Hostile data.** Only registered classes come back; nothing is imported or looked up by name. Readers check
+shape and type, a leaf is written again and compared, and what may take more than linear time is bounded (the
+constants below).
 
-**Not kept**, by design: which parts of a value were one and the same object (and a cycle is refused); an exception's
-traceback, ``__context__`` and ``AttributeError.obj`` (pickle drops them too: they lead anywhere); attrs' cached hash and
-typing's ``__orig_class__``; the order of a set (it is written sorted, so that equal sets give equal bytes).
+**Not kept**, by design: which parts of a value were one and the same object (and a cycle is refused); an
+exception's traceback, ``__context__`` and ``AttributeError.obj`` (pickle drops them too: they lead anywhere);
+attrs' cached hash and typing's ``__orig_class__``; the order of a set (it is written sorted, so that equal
+sets give equal bytes).
+
+In this file, each part knowing those before it: refusals; leaves, which are one string; containers
+(`_Values`); classes (`_Enum`, `_Hook`, `_Object`); and `Codec`, which knows what is registered.
 """
 
 import base64
@@ -42,14 +47,14 @@ import struct
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Context, Decimal
 from enum import Enum, Flag
 from fractions import Fraction
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import BuiltinFunctionType, MemberDescriptorType, NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin
-from uuid import SafeUUID, UUID
+from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -62,18 +67,18 @@ from flowkit.hints import UNRESOLVED, resolve
 __all__ = ["MAX_DEPTH", "Codec"]
 
 MAX_DEPTH = 100
-"""How deep containers and objects may nest. A level takes up to 3 of the interpreter's 1,000 stack frames, here and in
-`json`: the caller is left most of them. Precedents: protobuf 100, serde_json 128, System.Text.Json 64."""
+"""How deep containers and objects may nest. A level takes at most 4 of the interpreter's 1,000 stack frames,
+here and in `json`: the caller has the others. Precedents: protobuf 100, serde_json 128, .NET's JSON 64."""
 
 MAX_PLAIN_BITS = 2_048
-"""Longer ints are written in hexadecimal, in linear time. Decimal takes quadratic time, and `int` refuses it from some
-length on that may be set as low as 640 digits (`sys.int_info.str_digits_check_threshold`); 2,048 bits are 617 digits."""
+"""Longer ints are written in hexadecimal, in linear time. Decimal takes quadratic time, and `int` refuses it
+from a length on that may be 640 digits (`sys.int_info.str_digits_check_threshold`); these are 617."""
 
 MAX_FRACTION_BITS = 65_536
-"""Bound of a fraction's two numbers: reducing it takes quadratic time, here about a millisecond."""
+"""Bound of a fraction's two numbers: reducing it takes quadratic time, here a few milliseconds."""
 
-MAX_SAME_HASH = 1_000
-"""How many keys of one dict or set may share a hash: hashes of numbers can be foreseen, and n equal ones take n² steps."""
+MAX_SAME_HASH = 200
+"""How many keys of a dict or set may share a hash: numbers' can be foreseen, n equal ones take n² steps."""
 
 T = TypeVar("T")
 # Any is what this file is about: values of whatever type, and data that isn't to be trusted to have one.
@@ -101,19 +106,23 @@ class _Refusal(Exception):
         return SerializationError(self.problem, path="$" + "".join(steps), cure=self.cure)
 
 
+def _is(value: Any, kind: type) -> bool:
+    return type(value) is kind  # a call, so that type checkers don't narrow what they know nothing about
+
+
 def _step(key: str) -> str:
     return f".{key}" if key.isidentifier() else f"[{_shown(key)}]"
 
 
 def _shown(value: Any) -> str:
     # Scalars only: the repr of anything else is somebody's code, and may be long.
-    if type(value) not in _SELVES or (type(value) is int and abs(value) >= _PLAIN_INT):
+    if type(value) not in _SELVES or (_is(value, int) and abs(value) >= _PLAIN_INT):
         return f"<{_name(type(value))}>"
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _name(cls: type) -> str:
+def _name(cls: Any) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -123,7 +132,10 @@ def _brief(error: Exception) -> str:
 
 def _check_depth(depth: int) -> None:
     if depth >= MAX_DEPTH:
-        raise _Refusal(f"it is nested more than {MAX_DEPTH} deep, or contains itself", "flatten it, or refer by a key")
+        raise _Refusal(
+            f"it is nested more than {MAX_DEPTH} deep, or contains itself",
+            "refer to the inner parts by a key",
+        )
 
 
 def _check_keys(keys: list[Any]) -> None:
@@ -131,12 +143,12 @@ def _check_keys(keys: list[Any]) -> None:
     if len(keys) > MAX_SAME_HASH:
         commonest = Counter(map(hash, keys)).most_common(1)[0][1]
         if commonest > MAX_SAME_HASH:
-            raise _Refusal(f"{commonest} keys or members have the same hash", f"have at most {MAX_SAME_HASH} such")
+            raise _Refusal(f"{commonest} keys or members have the same hash", f"at most {MAX_SAME_HASH} may")
     if len(set(keys)) != len(keys):
         raise _Refusal("some keys or members are equal", "don't change an object that is a key or in a set")
 
 
-# ------------------------------------------------------------------------------------------------ leaves: one string
+# ----------------------------------------------------------------------------------------- leaves: one string
 
 
 def _write_int(value: int) -> str:
@@ -152,8 +164,8 @@ def _read_int(text: str) -> int:
 
 
 def _write_float(value: float) -> str:
-    bits = struct.pack(">d", value).hex()
-    return repr(value) if value == value or bits == "7ff8000000000000" else f"nan:{bits}"  # there are many NaNs
+    bits = struct.pack(">d", value).hex()  # there are many NaNs
+    return repr(value) if value == value or bits == "7ff8000000000000" else f"nan:{bits}"
 
 
 def _read_float(text: str) -> float:
@@ -194,7 +206,8 @@ def _read_timedelta(text: str) -> timedelta:
 
 
 def _write_timezone(value: Any) -> str:
-    offset, *name = value.__getinitargs__()  # pickle's way: others can't tell a given name from a computed one
+    # Pickle's way: no other tells a name that was given from the one made of the offset.
+    offset, *name = value.__getinitargs__()
     return " ".join([_write_timedelta(offset), *name])
 
 
@@ -264,9 +277,9 @@ def _leaf_reader(cls: type) -> _Read:
     write, read = _LEAVES[cls]
 
     def read_leaf(payload: Any, depth: int) -> Any:
-        if type(payload) is dict and cls is not str and [*cast(dict[Any, Any], payload)] == ["$str"]:
+        if _is(payload, dict) and [*payload] == ["$str"] and cls is not str:
             payload = _READERS["$str"](payload["$str"], depth)
-        if type(payload) is not str:
+        if not _is(payload, str):
             raise ValueError("a string is expected")
         value = read(payload)
         if type(value) is not cls or write(value) != payload:
@@ -304,14 +317,227 @@ _UNSET_DATA = {"$unset": None}
 _READERS: dict[str, _Read] = {f"${cls.__name__}": _leaf_reader(cls) for cls in _LEAVES}
 _WRITERS: dict[type, _Write] = {
     **{cls: _leaf_writer(cls) for cls in _LEAVES},
-    **{NoneType: _write_self, bool: _write_self, str: _write_str, int: _write_plain_int, float: _write_plain_float},
+    NoneType: _write_self,
+    bool: _write_self,
+    str: _write_str,
+    int: _write_plain_int,
+    float: _write_plain_float,
     _Unset: lambda value, depth: _UNSET_DATA,
 }
 
 
-# ------------------------------------------------------------------------------------------ classes, and what they hold
+# ------------------------------------------------------------------------------------------------- containers
 
-_CONTAINERS = (list, tuple, set, frozenset, dict, OrderedDict, Counter, defaultdict, deque, slice, datetime, time)
+_CONTAINERS = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    dict,
+    OrderedDict,
+    Counter,
+    defaultdict,
+    deque,
+    slice,
+    datetime,
+    time,
+)
+
+
+class _Writers(dict[type, _Write]):
+    """Writers by exact type. One that is missing is made when it is first needed."""
+
+    def __init__(self, make: Callable[[type], _Write], given: dict[type, _Write]) -> None:
+        super().__init__(given)
+        self.make = make
+
+    def __missing__(self, kind: type) -> _Write:
+        writer = self[kind] = self.make(kind)
+        return writer
+
+
+class _Values:
+    """Writes and reads anything: leaves and containers by itself, classes by what is added."""
+
+    def __init__(self, make: Callable[[type], _Write]) -> None:
+        own_writers: dict[type, _Write] = {
+            list: self.write_list,
+            tuple: lambda value, depth: {"$tuple": self.write_list(value, depth)},
+            set: self.write_set,
+            frozenset: self.write_set,
+            dict: self.write_dict,
+            OrderedDict: self.write_mapping,
+            Counter: self.write_mapping,
+            defaultdict: self.write_mapping,
+            deque: lambda value, depth: {"$deque": [value.maxlen, self.write_list(value, depth)]},
+            slice: lambda value, depth: {
+                "$slice": self.write_list((value.start, value.stop, value.step), depth)
+            },
+            datetime: self.write_moment,
+            time: self.write_moment,
+        }
+        self.writers = _Writers(make, {**_WRITERS, **own_writers})
+        self.readers: dict[str, _Read] = {
+            **_READERS,
+            "$tuple": lambda data, depth: tuple(self.read_list(data, depth)),
+            "$set": lambda data, depth: set(self.read_keys(data, depth)),
+            "$frozenset": lambda data, depth: frozenset(self.read_keys(data, depth)),
+            "$dict": self.read_pairs,
+            "$OrderedDict": lambda data, depth: OrderedDict(self.read_pairs(data, depth)),
+            "$Counter": lambda data, depth: Counter(self.read_pairs(data, depth)),
+            "$defaultdict": self.read_defaultdict,
+            "$deque": self.read_deque,
+            "$slice": self.read_slice,
+            "$datetime": lambda data, depth: self.read_moment(datetime, data, depth),
+            "$time": lambda data, depth: self.read_moment(time, data, depth),
+        }
+
+    def write(self, value: Any, depth: int) -> Any:
+        return self.writers[type(value)](value, depth)
+
+    def write_list(self, value: Iterable[Any], depth: int, place: str = "") -> list[Any]:
+        _check_depth(depth)
+        writers, data = self.writers, list[Any]()
+        depth += 1
+        for item in value:
+            try:
+                data.append(writers[type(item)](item, depth))
+            except _Refusal as refusal:
+                refusal.trail.append(f"{place}[{len(data)}]")
+                raise
+        return data
+
+    def read_list(self, data: Any, depth: int, place: str = "") -> list[Any]:
+        if not _is(data, list):
+            raise ValueError("a list is expected")
+        items: list[Any] = []
+        depth += 1
+        for item in data:
+            try:
+                items.append(self.read(item, depth))
+            except _Refusal as refusal:
+                refusal.trail.append(f"{place}[{len(items)}]")
+                raise
+        return items
+
+    def write_items(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
+        writers, data = self.writers, dict[str, Any]()
+        for key, item in value.items():
+            try:
+                data[key] = writers[type(item)](item, depth)
+            except _Refusal as refusal:
+                refusal.trail.append(_step(key))
+                raise
+        return data
+
+    def read_items(self, data: dict[str, Any], depth: int) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for key, item in data.items():
+            try:
+                value[key] = self.read(item, depth)
+            except _Refusal as refusal:
+                refusal.trail.append(_step(key))
+                raise
+        return value
+
+    def write_set(self, value: Any, depth: int) -> Any:
+        members = list(value)
+        _check_keys(members)
+        return {f"${type(value).__name__}": sorted(self.write_list(members, depth), key=_JSON.encode)}
+
+    def read_keys(self, data: Any, depth: int, place: str = "") -> list[Any]:
+        keys = self.read_list(data, depth, place)
+        _check_keys(keys)
+        return keys
+
+    def write_dict(self, value: dict[Any, Any], depth: int) -> Any:
+        _check_depth(depth)
+        for key in value:
+            if type(key) is not str or key.startswith("$") or _write_str(key, depth) is not key:
+                return {"$dict": self.write_pairs(value, depth)}
+        return self.write_items(value, depth + 1)
+
+    def write_pairs(self, value: dict[Any, Any], depth: int) -> list[Any]:
+        pairs = list(value.items())
+        keys = [key for key, _ in pairs]
+        _check_keys(keys)
+        items = self.write_list([item for _, item in pairs], depth, ".values()")
+        return [self.write_list(keys, depth, ".keys()"), items]
+
+    def read_pairs(self, data: Any, depth: int) -> dict[Any, Any]:
+        keys, items = data
+        read_keys = self.read_keys(keys, depth, ".keys()")
+        return dict(zip(read_keys, self.read_list(items, depth, ".values()"), strict=True))
+
+    def write_mapping(self, value: Any, depth: int) -> Any:
+        kind = cast(type, value.__class__)
+        if getattr(value, "__dict__", None):
+            raise _Refusal(f"this {_name(kind)} has attributes of its own", "put them in fields beside it")
+        data = self.write_pairs(value, depth)
+        if kind is defaultdict:
+            data.append(
+                self.write_items({"default_factory": value.default_factory}, depth + 1)["default_factory"]
+            )
+        return {f"${kind.__name__}": data}
+
+    def read_defaultdict(self, data: Any, depth: int) -> defaultdict[Any, Any]:
+        *pairs, factory = data
+        return defaultdict(self.read(factory, depth + 1), self.read_pairs(pairs, depth))
+
+    def read_deque(self, data: Any, depth: int) -> deque[Any]:
+        maxlen, items = data
+        value = deque(self.read_list(items, depth), maxlen)
+        if type(maxlen) not in (int, NoneType) or len(value) != len(items):
+            raise ValueError("it is longer than its length")
+        return value
+
+    def read_slice(self, data: Any, depth: int) -> slice:
+        start, stop, step = self.read_list(data, depth)
+        return slice(start, stop, step)
+
+    def write_moment(self, value: datetime | time, depth: int) -> Any:
+        key, text = f"${type(value).__name__}", value.replace(tzinfo=None, fold=0).isoformat()
+        if value.tzinfo is None and not value.fold:
+            return {key: text}
+        return {key: [text, value.fold, self.write_items({"tzinfo": value.tzinfo}, depth)["tzinfo"]]}
+
+    def read_moment(self, cls: Any, data: Any, depth: int) -> Any:
+        text, fold, zone = data if _is(data, list) else (data, 0, None)
+        value, zone = cls.fromisoformat(text), self.read(zone, depth)
+        if value.tzinfo is not None or value.isoformat() != text or type(fold) is not int:
+            raise ValueError("it isn't written like that")
+        return value.replace(tzinfo=zone, fold=fold)
+
+    def read(self, data: Any, depth: int) -> Any:
+        kind: Any = cast(Any, type)(data)
+        if kind in _SELVES or (kind is float and math.isfinite(data)):
+            return data
+        if kind is not dict and kind is not list:
+            raise _Refusal(f"{data if kind is float else _name(kind)} isn't JSON data", _MALFORMED)
+        if depth > MAX_DEPTH:
+            _check_depth(depth)
+        if kind is list:
+            return self.read_list(data, depth)
+        for key in data:
+            if type(key) is not str:
+                raise _Refusal(f"JSON data has no key {_shown(key)}", _MALFORMED)
+            if key.startswith("$"):
+                return self.read_tagged(data, depth)
+        return self.read_items(data, depth + 1)
+
+    def read_tagged(self, data: dict[str, Any], depth: int) -> Any:
+        key, *others = data
+        if others or key not in self.readers:
+            raise _Refusal(f"nothing is written as a dict with the key {_shown(key)}", _MALFORMED)
+        try:
+            return self.readers[key](data[key], depth)
+        except _Refusal:
+            raise
+        except Exception as error:  # damaged data fails in as many ways as there are types
+            raise _Refusal(f"{key} can't be read, {_brief(error)}", _MALFORMED) from error
+
+
+# -------------------------------------------------------------------------------- classes, and what they hold
 
 # Known from the start, under short tags: those of other classes have a colon.
 _KNOWN: dict[str, type] = {
@@ -325,15 +551,19 @@ _KNOWN: dict[str, type] = {
 _FIXED = frozenset({NoneType, bool, *_LEAVES, *_CONTAINERS})
 _NOT_KEPT: list[Any] = [vars(BaseException)["__suppress_context__"], vars(AttributeError)["obj"]]
 _KEPT = [(BaseException, "args"), (BaseException, "__cause__"), (OSError, "characters_written")]
-_UNICODE_ERRORS: dict[type, type] = {UnicodeDecodeError: bytes, UnicodeEncodeError: str, UnicodeTranslateError: str}
+_UNICODE_ERRORS: dict[type, type] = {
+    UnicodeDecodeError: bytes,
+    UnicodeEncodeError: str,
+    UnicodeTranslateError: str,
+}
 
 
 def _declared(cls: Any) -> tuple[str, ...] | None:
     """Names of the fields that instances have; ``None`` for a class whose state can't be told."""
     root = _root(cls)
     if root is tuple:
-        names = getattr(cls, "_fields", None)
-        return names if type(names) is tuple else None
+        names: Any = getattr(cls, "_fields", None)
+        return names if _is(names, tuple) else None
     if issubclass(root, BaseExceptionGroup):
         return ("message", "exceptions")
     if root is not object and not issubclass(root, BaseException):
@@ -346,11 +576,12 @@ def _declared(cls: Any) -> tuple[str, ...] | None:
     return head if head or issubclass(cls, events.Event) else None
 
 
-def _root(cls: Any) -> Any:
+def _root(cls: type) -> type:
     """The builtin base whose ``__new__`` makes instances of ``cls``: `object`, `tuple`, `OSError`, …"""
-    while not isinstance(vars(cls).get("__new__"), BuiltinFunctionType):
-        cls = cls.__base__
-    return cls
+    root: Any = cls
+    while not isinstance(cast(Any, vars(root)).get("__new__"), BuiltinFunctionType):
+        root = root.__base__
+    return cast(type, root)
 
 
 def _is_taken_apart(cls: type) -> bool:
@@ -373,8 +604,8 @@ def _classes(hints: list[Any], scope: dict[str, Any]) -> Iterator[type]:
         if hint is UNRESOLVED or any(hint is other for other in seen):
             continue
         seen.append(hint)
-        if isinstance(hint, list):  # the parameters of a Callable
-            hints += cast(list[Any], hint)
+        if _is(hint, list):  # the parameters of a Callable
+            hints += hint
         elif isinstance(hint, Enum):  # Literal[Color.RED]
             yield type(hint)
         elif isinstance(hint, type) and not get_args(hint):
@@ -389,7 +620,9 @@ def _unregistered(cls: type) -> _Refusal:
     if _is_taken_apart(cls):
         return _Refusal(f"{_name(cls)} isn't registered", f"write codec.register({name})")
     if cls.__module__.partition(".")[0] in ("builtins", "types") or cls.__module__.startswith("_"):
-        return _Refusal(f"a {name} can't be stored", "keep live objects out of events and state, let a Resource hold them")
+        return _Refusal(
+            f"a {name} can't be stored", "keep live objects out of events and state, let a Resource hold them"
+        )
     cure = f"write codec.register({name}, unstructure=…, structure=…), or store what it is made of"
     return _Refusal(f"{_name(cls)} isn't registered", cure)
 
@@ -398,7 +631,7 @@ def _unregistered(cls: type) -> _Refusal:
 class _Enum:
     """Writes and reads the members of one enum."""
 
-    codec: "Codec"
+    values: _Values
     cls: Any
     tag: str
     kind = "$enum"
@@ -413,7 +646,9 @@ class _Enum:
         (member,) = payload
         value = self._member(member)
         if value is None:
-            raise _Refusal(f"{_name(self.cls)} has no member {_shown(member)}", "keep the members that were written")
+            raise _Refusal(
+                f"{_name(self.cls)} has no member {_shown(member)}", "keep the members that were written"
+            )
         return value
 
     def _member(self, member: Any) -> Any:
@@ -432,7 +667,7 @@ class _Enum:
 class _Hook:
     """Writes and reads the instances of one class by the hooks that its user gave."""
 
-    codec: "Codec"
+    values: _Values
     cls: type
     tag: str
     hooks: _Hooks
@@ -444,17 +679,19 @@ class _Hook:
             data = self.hooks[0](value)
         except Exception as error:
             raise self._failed("unstructure", error) from error
-        return {self.kind: [self.tag, self.codec._write(data, depth + 1)]}
+        return {self.kind: [self.tag, self.values.write(data, depth + 1)]}
 
     def read(self, payload: list[Any], depth: int) -> Any:
         (data,) = payload
-        data = self.codec._read(data, depth + 1)
+        data = self.values.read(data, depth + 1)
         try:
             value = self.hooks[1](data, self.cls)
         except Exception as error:
             raise self._failed("structure", error) from error
         if type(value) is not self.cls:
-            raise _Refusal(f"the structure hook of {_name(self.cls)} returned {_name(type(value))}", "return the class")
+            raise _Refusal(
+                f"the structure hook of {_name(self.cls)} returned {_name(type(value))}", "return the class"
+            )
         return value
 
     def _failed(self, which: str, error: Exception) -> _Refusal:
@@ -464,20 +701,20 @@ class _Hook:
 
 
 class _Object:
-    """Writes and reads the state of one class's instances: declared fields, and what other attributes they have."""
+    """Writes and reads the state of one class's instances: declared fields, and any other attributes."""
 
     kind = "$obj"
 
-    def __init__(self, codec: "Codec", cls: Any, tag: str, fields: tuple[str, ...]) -> None:
-        self.codec, self.cls, self.tag, self.fields = codec, cls, tag, fields
-        self.root = _root(cls)
+    def __init__(self, values: _Values, cls: Any, tag: str, fields: tuple[str, ...]) -> None:
+        self.values, self.cls, self.tag, self.fields = values, cls, tag, fields
+        self.root: Any = _root(cls)
         self.is_tuple, self.is_group = self.root is tuple, issubclass(cls, BaseExceptionGroup)
         self.has_dict = cls.__dictoffset__ != 0
         # What isn't in __dict__: slots, and what the builtin exceptions keep in C (where None means unset).
         self.slots: dict[str, Any] = {}
         self.optional: set[str] = set()
         for owner in cls.__mro__:
-            for name, slot in vars(owner).items():
+            for name, slot in dict[str, Any](cast(Any, vars(owner))).items():
                 is_slot = isinstance(slot, MemberDescriptorType) and slot not in _NOT_KEPT
                 if not is_slot and (owner, name) not in _KEPT:
                     continue
@@ -490,9 +727,9 @@ class _Object:
     def write(self, value: Any, depth: int) -> Any:
         _check_depth(depth)
         fields, others = self._state(value)
-        data = [self.tag, self.codec._write_items(fields, depth + 1)]
+        data = [self.tag, self.values.write_items(fields, depth + 1)]
         if others:
-            data.append(self.codec._write_dict(others, depth + 1))
+            data.append(self.values.write_dict(others, depth + 1))
         return {self.kind: data}
 
     def _state(self, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -514,70 +751,73 @@ class _Object:
         if "_attrs_cached_hash" in own:
             own["_attrs_cached_hash"] = None  # strings hash differently in every process
         if self.is_tuple:
-            own.update(zip(self.fields, tuple.__iter__(value), strict=True))
+            own.update(zip(self.fields, cast(Any, tuple).__iter__(value), strict=True))
         elif self.is_group:
             own.update(_group_state(value, own.pop("args")))
-        elif issubclass(self.root, UnicodeError):
+        elif self.root in _UNICODE_ERRORS:
             _check_unicode_error(value)
         return {name: own.pop(name, _UNSET) for name in self.fields}, own
 
     def read(self, payload: list[Any], depth: int) -> Any:
         data, *rest = payload
-        if type(data) is not dict or len(rest) > 1:
+        if not _is(data, dict) or len(rest) > 1:
             raise ValueError("fields and other attributes are expected")
-        given = cast(dict[Any, Any], data)
-        odd = [f"{_shown(name)} is missing" for name in self.fields if name not in given]
-        odd += [f"{_shown(name)} is unknown" for name in given if name not in self.fields]
+        odd = [f"{_shown(name)} is missing" for name in self.fields if name not in data]
+        odd += [f"{_shown(name)} is unknown" for name in data if name not in self.fields]
         if odd:
             problem = f"the fields of {_name(self.cls)} aren't those that were written ({', '.join(odd[:5])})"
             raise _Refusal(problem, "read it with the class as it was then")
-        state = self.codec._read_items({name: item for name, item in given.items() if item != _UNSET_DATA}, depth + 1)
+        state = self.values.read_items(
+            {name: item for name, item in data.items() if item != _UNSET_DATA}, depth + 1
+        )
         if rest:
-            others = self.codec._read(rest[0], depth + 1)
-            if type(others) is not dict or not state.keys().isdisjoint(cast(dict[Any, Any], others)):
+            others = self.values.read(rest[0], depth + 1)
+            if not _is(others, dict) or not state.keys().isdisjoint(others):
                 raise ValueError("other attributes are expected")
-            state.update(cast(dict[Any, Any], others))
+            state.update(others)
         return self._build(state)
 
     def _build(self, state: dict[Any, Any]) -> Any:
+        new: Any = self.root.__new__
         if self.is_tuple:
-            value = tuple.__new__(self.cls, [state.pop(name) for name in self.fields])
+            value = new(self.cls, [state.pop(name) for name in self.fields])
         elif self.is_group:
-            value = self.root.__new__(self.cls, state.pop("message"), state.pop("exceptions"))
+            value = new(self.cls, state.pop("message"), state.pop("exceptions"))
         else:
-            value = self.root.__new__(self.cls)
-        if type(value) is not self.cls or ("args" in self.slots and type(state.get("args", ())) is not tuple):
+            value = new(self.cls)
+        is_sound = "args" not in self.slots or _is(state.get("args", ()), tuple)
+        if not _is(value, self.cls) or not is_sound:
             raise ValueError("its state doesn't fit its class")
         for name, item in state.items():
             if name in self.slots:
                 self.slots[name].__set__(value, item)
-            elif self.has_dict and type(name) is str:
+            elif self.has_dict and _is(name, str):
                 value.__dict__[name] = item
             else:
                 raise ValueError(f"it has no place for {_shown(name)}")
-        if issubclass(self.root, UnicodeError):
+        if self.root in _UNICODE_ERRORS:
             _check_unicode_error(value)
         return value
 
 
 def _group_state(group: BaseExceptionGroup[Any], args: tuple[Any, ...]) -> dict[str, Any]:
-    message, exceptions = (vars(BaseExceptionGroup)[name].__get__(group) for name in ("message", "exceptions"))
-    # ``args`` holds the exceptions once more: written twice at each level, nested groups would grow as 2**depth.
-    if len(args) == 2 and args[0] is message and type(args[1]) in (list, tuple):
-        if len(args[1]) == len(exceptions) and all(map(operator.is_, args[1], exceptions)):
-            return {"message": message, "exceptions": args[1]}
+    names = ("message", "exceptions")
+    message, exceptions = (vars(BaseExceptionGroup)[name].__get__(group) for name in names)
+    # ``args`` has the exceptions once more: written twice at each level, nested groups grow as 2**depth.
+    given = args[1] if len(args) == 2 and args[0] is message and type(args[1]) in (list, tuple) else ()
+    if len(given) == len(exceptions) and all(map(operator.is_, given, exceptions)):
+        return {"message": message, "exceptions": given}
     return {"message": message, "exceptions": exceptions, "args": args}
 
 
 def _check_unicode_error(error: Any) -> None:
     """Refuse a state with which ``str(error)`` reads memory that isn't its own (CPython before 3.14)."""
-    for cls, subject in _UNICODE_ERRORS.items():
-        if isinstance(error, cls) and error.object is not None:
-            if type(error.object) is not subject or not 0 <= error.start <= error.end:
-                raise _Refusal(f"the attributes of this {_name(type(error))} don't fit each other")
+    subject = next(subject for cls, subject in _UNICODE_ERRORS.items() if isinstance(error, cls))
+    if error.object is not None and (not _is(error.object, subject) or not 0 <= error.start <= error.end):
+        raise _Refusal(f"the attributes of this {_name(type(error))} don't fit each other")
 
 
-# ------------------------------------------------------------------------------------------------------------- codec
+# ------------------------------------------------------------------------------------------------------ codec
 
 
 def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -596,28 +836,27 @@ def _no_hook(*_: Any) -> Any:
     """Stands for the hook of a class that has none of its own."""
 
 
-_PARSER = json.JSONDecoder(object_pairs_hook=_parse_object, parse_int=_read_int, parse_constant=_parse_constant)
+def _no_hook_for(cls: Any) -> Any:
+    return _no_hook
 
 
-class _Writers(dict[type, _Write]):
-    """Writers by exact type. One that is missing is made when it is first needed."""
+def _always(cls: Any) -> bool:
+    return True
 
-    def __init__(self, make: Callable[[type], _Write], given: dict[type, _Write]) -> None:
-        super().__init__(given)
-        self.make = make
 
-    def __missing__(self, kind: type) -> _Write:
-        writer = self[kind] = self.make(kind)
-        return writer
+_PARSER = json.JSONDecoder(
+    object_pairs_hook=_parse_object, parse_int=_read_int, parse_constant=_parse_constant
+)
 
 
 class Codec:
     """Turns values into JSON data or bytes and back, exactly or not at all. The head of this file tells how.
 
-    Builtin and standard value types, builtin exceptions and flowkit's own events and errors are known; any other class
-    is registered: here, or by `register`. A class that flowkit can't take apart needs cattrs hooks: given to `register`, or
-    registered on ``converter`` for that very class (those of a base class and predicates don't count), before its first
-    value is written or read. A hook may return any value that the codec knows, and gets that value back.
+    Builtin and standard value types, builtin exceptions and flowkit's own events and errors are known; any
+    other class is registered: here, or by `register`. One that flowkit can't take apart needs cattrs hooks:
+    given to `register`, or registered on ``converter`` for that very class (not for a base or by predicate)
+    before its first value is written or read. A hook may return any value that the codec knows, and gets that
+    value back.
 
     Threads may share a codec once its classes are registered.
     """
@@ -628,34 +867,8 @@ class Codec:
         self._tags = {cls: tag for tag, cls in _KNOWN.items()}
         self._hooks: dict[type, _Hooks] = {}
         self._forms: dict[type, _Enum | _Hook | _Object] = {}
-        own_writers: dict[type, _Write] = {
-            list: self._write_list,
-            tuple: lambda value, depth: {"$tuple": self._write_list(value, depth)},
-            set: self._write_set,
-            frozenset: self._write_set,
-            dict: self._write_dict,
-            OrderedDict: self._write_mapping,
-            Counter: self._write_mapping,
-            defaultdict: self._write_mapping,
-            deque: lambda value, depth: {"$deque": [value.maxlen, self._write_list(value, depth)]},
-            slice: lambda value, depth: {"$slice": self._write_list((value.start, value.stop, value.step), depth)},
-            datetime: self._write_moment,
-            time: self._write_moment,
-        }
-        self._writers = _Writers(self._new_writer, {**_WRITERS, **own_writers})
-        self._readers: dict[str, _Read] = {
-            **_READERS,
-            "$tuple": lambda data, depth: tuple(self._read_list(data, depth)),
-            "$set": lambda data, depth: set(self._read_keys(data, depth)),
-            "$frozenset": lambda data, depth: frozenset(self._read_keys(data, depth)),
-            "$dict": self._read_pairs,
-            "$OrderedDict": lambda data, depth: OrderedDict(self._read_pairs(data, depth)),
-            "$Counter": lambda data, depth: Counter(self._read_pairs(data, depth)),
-            "$defaultdict": self._read_defaultdict,
-            "$deque": self._read_deque,
-            "$slice": self._read_slice,
-            "$datetime": lambda data, depth: self._read_moment(datetime, data, depth),
-            "$time": lambda data, depth: self._read_moment(time, data, depth),
+        self._values = _Values(self._new_writer)
+        self._values.readers |= {
             "$type": lambda data, depth: self._class(data),
             "$obj": lambda data, depth: self._read_form("$obj", data, depth),
             "$enum": lambda data, depth: self._read_form("$enum", data, depth),
@@ -673,15 +886,15 @@ class Codec:
         unstructure: Callable[[T], Any] | None = None,
         structure: Callable[[Any, type[T]], T] | None = None,
     ) -> type[T]:
-        """Let through values of ``cls`` and of the classes that its annotations mention. Returns ``cls``: also a decorator.
+        """Let through values of ``cls`` and of the classes that its annotations mention. Returns ``cls``.
 
-        ``tag`` stands for the class in the data; by default ``module:qualname``. ``aliases`` are tags that it had: they
-        are read, never written. ``unstructure`` and ``structure`` are cattrs hooks, kept on ``converter``; they go before
-        the fields, so they may leave out what can't be stored.
+        ``tag`` stands for the class in the data; by default ``module:qualname``. ``aliases`` are tags that it
+        had: they are read, never written. ``unstructure`` and ``structure`` are cattrs hooks, kept on
+        ``converter``; they go before the fields, so they may leave things out.
 
         Raises:
-            SerializationError: the tag stands for another class; only one hook was given; hooks were given for a class
-                whose form is fixed (``int``, ``datetime``, …); or ``cls`` isn't a class.
+            SerializationError: the tag stands for another class; only one hook was given; hooks were given for
+                a class whose form is fixed (``int``, ``datetime``, …); or ``cls`` isn't a class.
         """
         bare: Any = get_origin(cls) or cls
         place = f"register({getattr(bare, '__qualname__', bare)})"
@@ -698,11 +911,11 @@ class Codec:
         self._tags[bare] = tag
         if unstructure is not None and structure is not None:
             self._hooks[bare] = unstructure, structure
-            # By predicate: a hook registered by class would serve its subclasses too, and resolve annotations.
+            # By predicate: a hook registered by class serves its subclasses too, and resolves annotations.
             self.converter.register_unstructure_hook_func(lambda other: other is bare, unstructure)
             self.converter.register_structure_hook_func(lambda other: other is bare, structure)
         if self._forms.pop(bare, None) is not None:  # its tag or its hooks have changed
-            self._writers.pop(bare, None)
+            self._values.writers.pop(bare, None)
         if is_new:
             for other in (*_classes(list(get_args(cls)), {}), *_mentioned(bare)):
                 if other not in self._tags and _is_taken_apart(other):
@@ -716,7 +929,7 @@ class Codec:
             owner = self._classes.get(tag, cls)
             if owner is not cls:
                 problem = f"the tag {_shown(tag)} already stands for another class, {_name(owner)}"
-                raise SerializationError(problem, path=place, cure="give one of them another, by register(cls, tag=…)")
+                raise SerializationError(problem, path=place, cure="register one with another tag=…")
         self._classes.update(dict.fromkeys(tags, cls))
 
     def encode(self, value: object) -> Any:
@@ -726,10 +939,10 @@ class Codec:
             SerializationError: the value, or something in it, would not come back exactly.
         """
         try:
-            return self._write(value, 0)
+            return self._values.write(value, 0)
         except _Refusal as refusal:
             raise refusal.located() from refusal.__cause__
-        except RuntimeError as error:  # another thread changed a set meanwhile; or the caller left too little stack
+        except RuntimeError as error:  # another thread changed it meanwhile, or there is too little stack
             raise SerializationError(f"it can't be written, {_brief(error)}") from error
 
     def decode(self, data: object) -> Any:
@@ -739,7 +952,7 @@ class Codec:
             SerializationError: the data isn't what `encode` makes, or a class in it isn't registered here.
         """
         try:
-            return self._read(data, 0)
+            return self._values.read(data, 0)
         except _Refusal as refusal:
             raise refusal.located() from refusal.__cause__
         except RecursionError as error:
@@ -772,11 +985,13 @@ class Codec:
     # ---- classes
 
     def _new_writer(self, cls: type) -> _Write:
-        return self._write_type if issubclass(cls, type) else self._form(cls).write
+        return self._write_type if issubclass(cls, type) else self._form(cast(Any, cls)).write
 
     def _write_type(self, value: Any, depth: int) -> Any:
         if value not in self._tags:
-            raise _Refusal(f"the class {_name(value)} isn't registered", f"write codec.register({value.__name__})")
+            raise _Refusal(
+                f"the class {_name(value)} isn't registered", f"write codec.register({value.__name__})"
+            )
         return {"$type": self._tags[value]}
 
     def _class(self, tag: Any) -> type:
@@ -799,20 +1014,20 @@ class Codec:
             raise _unregistered(cls)
         hooks = self._hooks.get(cls) or self._converter_hooks(cls)
         if hooks is not None:
-            return _Hook(self, cls, tag, hooks)
+            return _Hook(self._values, cls, tag, hooks)
         if issubclass(cls, Enum):
-            return _Enum(self, cls, tag)
+            return _Enum(self._values, cls, tag)
         fields = _declared(cls)
         if fields is None:
             cure = f"write codec.register({cls.__name__}, unstructure=…, structure=…)"
             raise _Refusal(f"{_name(cls)} is registered, but what it consists of can't be told", cure)
-        return _Object(self, cls, tag, fields)
+        return _Object(self._values, cls, tag, fields)
 
     def _converter_hooks(self, cls: type) -> _Hooks | None:
-        """The hooks that the converter has for this very class: they win over any predicate, and its bases lack them."""
+        """The hooks the converter has for this very class: neither a predicate's nor a base's."""
         probe = self.converter.copy()
-        probe.register_unstructure_hook_factory(lambda _: True, lambda _: _no_hook)
-        probe.register_structure_hook_factory(lambda _: True, lambda _: _no_hook)
+        probe.register_unstructure_hook_factory(_always, _no_hook_for)
+        probe.register_structure_hook_factory(_always, _no_hook_for)
         found: list[Any] = []
         for get in (probe.get_unstructure_hook, probe.get_structure_hook):
             hook: Any = get(cls)
@@ -823,155 +1038,9 @@ class Codec:
         return (found[0], found[1]) if found else None
 
     def _read_form(self, kind: str, data: Any, depth: int) -> Any:
-        tag, *payload = data if type(data) is list else [None]
+        tag, *payload = data if _is(data, list) else [None]
         form = self._form(self._class(tag))
         if form.kind != kind:
             problem = f"{_name(form.cls)} was written as {kind}, but is read as {form.kind}"
             raise _Refusal(problem, "register it as it was then, with or without hooks")
         return form.read(payload, depth)
-
-    # ---- containers
-
-    def _write(self, value: Any, depth: int) -> Any:
-        return self._writers[type(value)](value, depth)
-
-    def _write_list(self, value: Iterable[Any], depth: int, place: str = "") -> list[Any]:
-        _check_depth(depth)
-        writers, data = self._writers, list[Any]()
-        depth += 1
-        for item in value:
-            try:
-                data.append(writers[type(item)](item, depth))
-            except _Refusal as refusal:
-                refusal.trail.append(f"{place}[{len(data)}]")
-                raise
-        return data
-
-    def _read_list(self, data: Any, depth: int, place: str = "") -> list[Any]:
-        if type(data) is not list:
-            raise ValueError("a list is expected")
-        items: list[Any] = []
-        depth += 1
-        for item in cast(list[Any], data):
-            try:
-                items.append(self._read(item, depth))
-            except _Refusal as refusal:
-                refusal.trail.append(f"{place}[{len(items)}]")
-                raise
-        return items
-
-    def _write_items(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
-        writers, data = self._writers, dict[str, Any]()
-        for key, item in value.items():
-            try:
-                data[key] = writers[type(item)](item, depth)
-            except _Refusal as refusal:
-                refusal.trail.append(_step(key))
-                raise
-        return data
-
-    def _read_items(self, data: dict[str, Any], depth: int) -> dict[str, Any]:
-        value: dict[str, Any] = {}
-        for key, item in data.items():
-            try:
-                value[key] = self._read(item, depth)
-            except _Refusal as refusal:
-                refusal.trail.append(_step(key))
-                raise
-        return value
-
-    def _write_set(self, value: Any, depth: int) -> Any:
-        members = list(value)
-        _check_keys(members)
-        return {f"${type(value).__name__}": sorted(self._write_list(members, depth), key=_JSON.encode)}
-
-    def _read_keys(self, data: Any, depth: int, place: str = "") -> list[Any]:
-        keys = self._read_list(data, depth, place)
-        _check_keys(keys)
-        return keys
-
-    def _write_dict(self, value: dict[Any, Any], depth: int) -> Any:
-        _check_depth(depth)
-        for key in value:
-            if type(key) is not str or key.startswith("$") or not (key.isascii() or not _SURROGATE.search(key)):
-                return {"$dict": self._write_pairs(value, depth)}
-        return self._write_items(value, depth + 1)
-
-    def _write_pairs(self, value: dict[Any, Any], depth: int) -> list[Any]:
-        keys = list(value)
-        _check_keys(keys)
-        items = self._write_list(value.values(), depth, ".values()")
-        return [self._write_list(keys, depth, ".keys()"), items]
-
-    def _read_pairs(self, data: Any, depth: int) -> dict[Any, Any]:
-        keys, items = data
-        return dict(zip(self._read_keys(keys, depth, ".keys()"), self._read_list(items, depth, ".values()"), strict=True))
-
-    def _write_mapping(self, value: Any, depth: int) -> Any:
-        kind = type(value)
-        if getattr(value, "__dict__", None):
-            raise _Refusal(f"this {_name(kind)} has attributes of its own", "put them in fields beside it")
-        data = self._write_pairs(value, depth)
-        if kind is defaultdict:
-            data += self._write_list([value.default_factory], depth, ".default_factory")
-        return {f"${kind.__name__}": data}
-
-    def _read_defaultdict(self, data: Any, depth: int) -> defaultdict[Any, Any]:
-        *pairs, factory = data
-        return defaultdict(self._read(factory, depth + 1), self._read_pairs(pairs, depth))
-
-    def _read_deque(self, data: Any, depth: int) -> deque[Any]:
-        maxlen, items = data
-        value = deque(self._read_list(items, depth), maxlen)
-        if type(maxlen) not in (int, NoneType) or len(value) != len(items):
-            raise ValueError("it is longer than its length")
-        return value
-
-    def _read_slice(self, data: Any, depth: int) -> slice:
-        start, stop, step = self._read_list(data, depth)
-        return slice(start, stop, step)
-
-    def _write_moment(self, value: datetime | time, depth: int) -> Any:
-        key, text = f"${type(value).__name__}", value.replace(tzinfo=None, fold=0).isoformat()
-        if value.tzinfo is None and not value.fold:
-            return {key: text}
-        return {key: [text, value.fold, self._write_items({"tzinfo": value.tzinfo}, depth + 1)["tzinfo"]]}
-
-    def _read_moment(self, cls: Any, data: Any, depth: int) -> Any:
-        text, fold, zone = data if type(data) is list else (data, 0, None)
-        value, zone = cls.fromisoformat(text), self._read(zone, depth + 1)
-        if value.tzinfo is not None or value.isoformat() != text or type(fold) is not int:
-            raise ValueError("it isn't written like that")
-        if not isinstance(zone, tzinfo | NoneType):
-            raise ValueError("a time zone is expected")
-        return value.replace(tzinfo=zone, fold=fold)
-
-    # ---- reading anything
-
-    def _read(self, data: Any, depth: int) -> Any:
-        kind: Any = type(data)
-        if kind in _SELVES or (kind is float and math.isfinite(data)):
-            return data
-        if kind is not dict and kind is not list:
-            raise _Refusal(f"{data if kind is float else _name(kind)} isn't JSON data", _MALFORMED)
-        if depth > MAX_DEPTH:
-            _check_depth(depth)
-        if kind is list:
-            return self._read_list(data, depth)
-        for key in data:
-            if type(key) is not str:
-                raise _Refusal(f"JSON data has no key {_shown(key)}", _MALFORMED)
-            if key.startswith("$"):
-                return self._read_tagged(data, depth)
-        return self._read_items(data, depth + 1)
-
-    def _read_tagged(self, data: dict[str, Any], depth: int) -> Any:
-        key, *others = data
-        if others or key not in self._readers:
-            raise _Refusal(f"nothing is written as a dict with the key {_shown(key)}", _MALFORMED)
-        try:
-            return self._readers[key](data[key], depth)
-        except _Refusal:
-            raise
-        except Exception as error:  # damaged data fails in as many ways as there are types
-            raise _Refusal(f"{key} can't be read, {_brief(error)}", _MALFORMED) from error

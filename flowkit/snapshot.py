@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowkit import events
-from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Timer
+from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Record, Timer
 from flowkit.collecting import Buffer
 from flowkit.errors import SerializationError
 from flowkit.events import Event
@@ -170,15 +170,21 @@ def _invocation(entry: Invocation) -> dict[str, Any]:
         "status": entry.status,
         "attempt": entry.attempt,
         "since": entry.since,
-        "sent": [list(one) for one in entry.sent],
-        "at_sent": entry.at_sent,
-        "batches": entry.batches,
-        "at_batch": entry.at_batch,
-        "opened": entry.opened,
-        "answers": entry.answers,
-        "to_answer": entry.to_answer,
+        "record": _record(entry.record),
+    }
+
+
+def _record(record: Record | None) -> dict[str, Any] | None:
+    return record and {
+        "sent": [list(one) for one in record.sent],
+        "at_sent": record.at_sent,
+        "batches": record.batches,
+        "at_batch": record.at_batch,
+        "opened": record.opened,
+        "answers": record.answers,
+        "to_answer": record.to_answer,
         "waits": [
-            [wait.order, wait.waiter, wait.event_type, wait.requirements, wait.timer] for wait in entry.waits.values()
+            [wait.order, wait.waiter, wait.event_type, wait.requirements, wait.timer] for wait in record.waits.values()
         ],
     }
 
@@ -245,6 +251,21 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
         status=written["status"],
         attempt=written["attempt"],
         since=written["since"],
+    )
+    machine.invocations[entry.number] = entry
+    if written["record"] is not None:
+        entry.record = _add_record(machine, entry, written["record"])
+    if entry.status == RUNNING:
+        lane.running += 1
+        machine.busy += 1
+    elif entry.status == RETRYING:
+        machine.retrying += 1
+    elif entry.status not in (QUEUED, RESUMING, "waiting"):
+        raise ValueError(f"unknown status {entry.status!r}")
+
+
+def _add_record(machine: Machine, entry: Invocation, written: dict[str, Any]) -> Record:
+    record = Record(
         sent=[(event, target) for event, target in written["sent"]],
         at_sent=written["at_sent"],
         batches=written["batches"],
@@ -253,17 +274,10 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
         answers=written["answers"],
         to_answer=written["to_answer"],
     )
-    machine.invocations[entry.number] = entry
     for order, waiter, event_type, requirements, timer in written["waits"]:
-        wait = entry.waits[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
+        wait = record.waits[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
         machine.waits.add(wait)
-    if entry.status == RUNNING:
-        lane.running += 1
-        machine.busy += 1
-    elif entry.status == RETRYING:
-        machine.retrying += 1
-    elif entry.status not in (QUEUED, RESUMING, "waiting"):
-        raise ValueError(f"unknown status {entry.status!r}")
+    return record
 
 
 def _scope(written: list[Any]) -> FanOut:

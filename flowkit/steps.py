@@ -114,12 +114,7 @@ class StepSpec:
     @property
     def num_workers(self) -> int:
         """How many invocations may run at once within one run."""
-        return self._workers
-
-    _workers: int = attrs.field(init=False, default=4)
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_workers", self.options.num_workers)
+        return self.options.num_workers
 
     def may_return(self, kind: type, *, listed: bool = False) -> bool:
         """Whether the annotation allows an event of this type, alone or as a member of a list."""
