@@ -9,25 +9,20 @@ from flowkit.events import Event
 from flowkit.steps import StepSpec
 from flowkit.waits import Wait
 
-__all__ = ["QUEUED", "RESUMING", "RETRYING", "RUNNING", "WAITING", "Held", "Invocation", "Lane", "Record", "Timer"]
+__all__ = ["QUEUED", "RESUMING", "RETRYING", "RUNNING", "WAITING", "Held", "Invocation", "Lane", "Timer", "Waiting"]
 
 QUEUED, RUNNING, WAITING, RESUMING, RETRYING = "queued", "running", "waiting", "resuming", "retrying"
 
 
 @attrs.define(eq=False)
-class Record:
-    """What the attempts of an invocation did, for the next one: kept only for those that did any of it.
+class Waiting:
+    """The waits of an invocation, by waiter: those ever ``opened`` (with their deadlines), the ``open`` ones, and the answers.
 
-    ``sent`` and ``batches`` go by position (``at_sent`` and ``at_batch`` count within the attempt), ``answers``, ``opened``
-    (with the deadline) and the open ``waits`` by waiter. ``to_answer`` are the waits answered while the slot was away.
+    ``to_answer`` are those that were answered while the invocation's slot was away.
     """
 
-    sent: list[tuple[Event, str | None]] = attrs.field(factory=list[tuple[Event, str | None]])
-    at_sent: int = 0
-    batches: list[list[Any] | None] = attrs.field(factory=list[list[Any] | None])
-    at_batch: int = 0
-    waits: dict[str, Wait] = attrs.field(factory=dict[str, Wait])
     opened: dict[str, float | None] = attrs.field(factory=dict[str, float | None])
+    open: dict[str, Wait] = attrs.field(factory=dict[str, Wait])
     answers: dict[str, Event | None] = attrs.field(factory=dict[str, Event | None])
     to_answer: list[str] = attrs.field(factory=list[str])
 
@@ -37,6 +32,8 @@ class Invocation:
     """One event in the hands of one step, with all its attempts.
 
     ``scope`` and ``place`` say which fan-out its event belongs to (joins.py), ``since`` is the time of the first failure.
+    What an attempt did is on record for the next one: what it ``sent`` and which ``batches`` it collected by position
+    (``at_sent`` and ``at_batch`` count within the attempt), and its waits.
     """
 
     number: int
@@ -47,20 +44,24 @@ class Invocation:
     status: str
     attempt: int = 0
     since: float | None = None
-    record: Record | None = None
+    sent: list[tuple[Event, str | None]] | None = None
+    at_sent: int = 0
+    batches: list[list[Any] | None] | None = None
+    at_batch: int = 0
+    waiting: Waiting | None = None
 
-    def on_record(self) -> Record:
-        """Its record, made when first asked for."""
-        record = self.record
-        if record is None:
-            record = self.record = Record()
-        return record
+    def waits(self) -> Waiting:
+        """Its waits, on record from the first on."""
+        waiting = self.waiting
+        if waiting is None:
+            waiting = self.waiting = Waiting()
+        return waiting
 
     def rewind(self) -> None:
         """The body starts again from its first line."""
-        if self.record is not None:
-            self.record.at_sent = self.record.at_batch = 0
-            self.record.to_answer.clear()
+        self.at_sent = self.at_batch = 0
+        if self.waiting is not None:
+            self.waiting.to_answer.clear()
 
 
 @attrs.define(eq=False)

@@ -6,6 +6,9 @@ same facts give the same run, whenever and wherever they are replayed.
 
 A **command** is something to do about a fact. Commands are performed in the order they are given.
 
+All are values, never changed. Those a run makes for every event aren't ``frozen`` all the same: attrs' frozen ``__init__``
+costs twice as much.
+
 Invocations and timers are numbered within their run. An *invocation* is one event being worked on by one step, with
 all its attempts.
 """
@@ -62,7 +65,7 @@ class RunResumed:
     time: float
 
 
-@attrs.frozen
+@attrs.define
 class EventSent:
     """``send_event`` was called: by the invocation ``sender``, or from outside (``None``)."""
 
@@ -74,7 +77,7 @@ class EventSent:
 
 @attrs.define
 class StepReturned:
-    """An attempt ended well, with an event, a list of events or nothing. (Not frozen only because it is the hot one.)"""
+    """An attempt ended well, with an event, a list of events or nothing."""
 
     time: float
     invocation: int
@@ -124,7 +127,7 @@ class WaitAbandoned:
     waiter: str
 
 
-@attrs.frozen
+@attrs.define
 class TimerFired:
     """A timer set by `SetTimer` is due."""
 
@@ -132,7 +135,7 @@ class TimerFired:
     timer: int
 
 
-@attrs.frozen
+@attrs.define
 class EventPublished:
     """``ctx.write_event_to_stream`` was called."""
 
@@ -238,7 +241,7 @@ class GiveBatch:
     events: list[Any]
 
 
-@attrs.frozen
+@attrs.define
 class Publish:
     """Append the event to the run's stream."""
 

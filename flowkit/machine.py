@@ -33,8 +33,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import attrs
-
 from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, WAITING, Held, Invocation, Lane, Timer
 from flowkit.collecting import Buffer
 from flowkit.errors import (
@@ -85,14 +83,6 @@ __all__ = ["Machine", "finish_with"]
 NOTHING: tuple[Command, ...] = ()
 
 
-@attrs.frozen
-class _Route:
-    lanes: tuple[Lane, ...]
-    stops: bool
-    asks: bool
-    answers: bool
-
-
 class Machine:
     """The books of one run. Read anything; only `receive` changes them.
 
@@ -120,7 +110,6 @@ class Machine:
         self.retrying = 0
         self.questions = 0  # asked by steps and not answered
         self.last = 0  # the last number given to anything
-        self._routes: dict[type, _Route] = {}
 
     def receive(self, fact: Fact) -> Sequence[Command]:
         """Enter a fact and say what follows.
@@ -136,8 +125,8 @@ class Machine:
 
     def accepts(self, kind: type[Event]) -> bool:
         """Whether an event of this type would be taken now, by a step or an open wait."""
-        route = self._route(kind)
-        return bool(route.lanes) or route.stops or any(base in self.waits.open for base in kind.__mro__)
+        route = self.plan.route(kind)
+        return bool(route.steps) or route.stops or any(base in self.waits.open for base in kind.__mro__)
 
     def active_steps(self) -> list[str]:
         """Names of the steps that have an invocation running, waiting or retrying, each once, in wiring order."""
@@ -146,7 +135,7 @@ class Machine:
 
     def expects(self, event: Event) -> bool:
         """Whether this event would be taken now: a step accepts it, or an open wait is satisfied by it."""
-        return bool(self._route(type(event)).lanes) or self.waits.oldest(event) is not None
+        return bool(self.plan.route(type(event)).steps) or self.waits.oldest(event) is not None
 
     def retry_info(self, invocation: int) -> tuple[int, float | None]:
         """The running attempt's number, from 0, and the time of the first failure (``None`` before it)."""
@@ -207,15 +196,17 @@ class Machine:
                 self._leave(ROOT, out)
             self._rest(out)
             return out
-        record = sender.record or sender.on_record()
-        position = record.at_sent
-        record.at_sent = position + 1
-        if position == len(record.sent):
-            record.sent.append((fact.event, fact.step))
-        elif record.sent[position] == (fact.event, fact.step):
+        sent = sender.sent
+        if sent is None:
+            sent = sender.sent = []
+        position = sender.at_sent
+        sender.at_sent = position + 1
+        if position == len(sent):
+            sent.append((fact.event, fact.step))
+        elif sent[position] == (fact.event, fact.step):
             return NOTHING  # sent before
         else:
-            record.sent[position] = (fact.event, fact.step)
+            sent[position] = (fact.event, fact.step)
         self._emit(fact.event, sender, fact.step, out)
         return out
 
@@ -236,15 +227,17 @@ class Machine:
             buffer = self.buffers[key] = Buffer(key[0])
         if fact.expected is not None:
             buffer.expect(fact.expected)
-        record = entry.record or entry.on_record()
-        position = record.at_batch
-        record.at_batch = position + 1
-        if position < len(record.batches):
-            batch = record.batches[position]  # collected before, by an earlier attempt
+        batches = entry.batches
+        if batches is None:
+            batches = entry.batches = []
+        position = entry.at_batch
+        entry.at_batch = position + 1
+        if position < len(batches):
+            batch = batches[position]  # collected before, by an earlier attempt
         else:
             buffer.add(fact.event)
             batch = buffer.take()
-            record.batches.append(batch)
+            batches.append(batch)
         return NOTHING if batch is None else (GiveBatch(batch),)
 
     # ------------------------------------------------------------------------------------------- rules: attempts
@@ -322,28 +315,28 @@ class Machine:
 
     def _wait_opened(self, fact: WaitOpened) -> Sequence[Command]:
         entry = self._known(fact.invocation)
-        record = entry.on_record()
-        if fact.waiter in record.waits:
+        waiting = entry.waits()
+        if fact.waiter in waiting.open:
             raise ImpossibleFact(f"wait {fact.waiter!r} was opened twice")
-        if fact.waiter in record.answers:
-            return (AnswerWait(entry.number, fact.waiter, record.answers[fact.waiter]),)  # answered before
+        if fact.waiter in waiting.answers:
+            return (AnswerWait(entry.number, fact.waiter, waiting.answers[fact.waiter]),)  # answered before
         out: list[Command] = []
-        if fact.waiter not in record.opened:
-            record.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
+        if fact.waiter not in waiting.opened:
+            waiting.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
             if fact.question is not None:
                 out.append(Publish(fact.question))
         wait = Wait(self._number(), entry.number, fact.waiter, fact.event_type, fact.requirements)
         kept = self.waits.claim(wait)
         if kept is not None:
-            record.answers[fact.waiter] = kept
+            waiting.answers[fact.waiter] = kept
             out.append(AnswerWait(entry.number, fact.waiter, kept))
             return out
-        record.waits[fact.waiter] = wait
+        waiting.open[fact.waiter] = wait
         self.waits.add(wait)
-        deadline = record.opened[fact.waiter]
+        deadline = waiting.opened[fact.waiter]
         if deadline is not None:
             wait.timer = self._set_timer(Timer(deadline, entry.number, fact.waiter), out)
-        if len(record.waits) == 1 and entry.status == RUNNING:
+        if len(waiting.open) == 1 and entry.status == RUNNING:
             entry.status = WAITING
             self.busy -= 1
             entry.lane.running -= 1
@@ -354,8 +347,8 @@ class Machine:
     def _wait_abandoned(self, fact: WaitAbandoned) -> Sequence[Command]:
         entry = self._known(fact.invocation)
         out: list[Command] = []
-        record = entry.on_record()
-        wait = record.waits.get(fact.waiter)
+        waiting = entry.waits()
+        wait = waiting.open.get(fact.waiter)
         if wait is not None:
             self._close_wait(entry, wait, out)
         if entry.status in (WAITING, RESUMING):
@@ -364,7 +357,7 @@ class Machine:
                 entry.lane.resuming.remove(entry)
             self._run(entry)
             self._give_answers(entry, out)
-        unread = record.answers.pop(fact.waiter, None)
+        unread = waiting.answers.pop(fact.waiter, None)
         if unread is not None:
             # The answer came while the scope was being cancelled: nobody has seen it, so it is the next wait's.
             other = self.waits.oldest(unread)
@@ -377,12 +370,12 @@ class Machine:
     def _answer(self, wait: Wait, event: Event | None, out: list[Command]) -> None:
         entry = self.invocations[wait.invocation]
         self._close_wait(entry, wait, out)
-        record = entry.on_record()
-        record.answers[wait.waiter] = event
+        waiting = entry.waits()
+        waiting.answers[wait.waiter] = event
         if entry.status == RUNNING:
             out.append(AnswerWait(entry.number, wait.waiter, event))
             return
-        record.to_answer.append(wait.waiter)
+        waiting.to_answer.append(wait.waiter)
         if entry.status == RESUMING:
             return
         lane = entry.lane
@@ -399,18 +392,18 @@ class Machine:
         self.busy += 1
 
     def _give_answers(self, entry: Invocation, out: list[Command]) -> None:
-        record = entry.on_record()
-        out.extend(AnswerWait(entry.number, waiter, record.answers[waiter]) for waiter in record.to_answer)
-        record.to_answer.clear()
+        waiting = entry.waits()
+        out.extend(AnswerWait(entry.number, waiter, waiting.answers[waiter]) for waiter in waiting.to_answer)
+        waiting.to_answer.clear()
 
     def _close_wait(self, entry: Invocation, wait: Wait, out: list[Command]) -> None:
-        del entry.on_record().waits[wait.waiter]
+        del entry.waits().open[wait.waiter]
         self.waits.remove(wait)
         if wait.timer is not None and self.timers.pop(wait.timer, None) is not None:
             out.append(CancelTimer(wait.timer))
 
     def _drop_waits(self, entry: Invocation, out: list[Command]) -> None:
-        for wait in list(entry.record.waits.values()) if entry.record is not None else ():
+        for wait in list(entry.waiting.open.values()) if entry.waiting is not None else ():
             self._close_wait(entry, wait, out)
 
     # --------------------------------------------------------------------------------------------- rules: timers
@@ -427,7 +420,7 @@ class Machine:
             entry.lane.queue.append(entry)
             self._refill(entry.lane, out)
         else:
-            wait = entry.on_record().waits[timer.waiter]
+            wait = entry.waits().open[timer.waiter]
             wait.timer = None
             self._answer(wait, None, out)
         return out
@@ -521,7 +514,12 @@ class Machine:
             name = f"step {sender.lane.spec.name!r}"
             self._hold(event, name, target, sender.scope, sender.place, published=asks)
         else:
-            self._deliver(event, sender, target, sender.scope, sender.place, out)
+            route = self.plan.routes.get(type(event))
+            if route is not None and route.plain and route.steps and target is None and not self.waits.open:
+                for step in route.steps:
+                    self._invoke(self.lanes[step], event, sender.scope, sender.place, out)
+            else:
+                self._deliver(event, sender, target, sender.scope, sender.place, out)
 
     def _fan_out(self, events: list[Event], sender: Invocation, out: list[Command]) -> None:
         joins = self.joins
@@ -554,7 +552,8 @@ class Machine:
         *,
         published: bool = False,
     ) -> None:
-        route = self._routes.get(type(event)) or self._route(type(event))
+        kind = type(event)
+        route = self.plan.routes.get(kind) or self.plan.route(kind)
         if route.stops:
             self._finish(out, event=event)
             return
@@ -562,7 +561,8 @@ class Machine:
         if route.asks and not published:
             self.questions += 1
             out.append(Publish(event))
-        for lane in route.lanes if target is None else (self.lane_by_name[target],):
+        lanes = [self.lanes[step] for step in route.steps] if target is None else [self.lane_by_name[target]]
+        for lane in lanes:
             taken = True
             if lane.spec.takes_list:
                 self._gather(lane, event, scope, place, out)
@@ -605,7 +605,7 @@ class Machine:
 
     def _end(self, entry: Invocation, out: list[Command]) -> None:
         """An invocation is over: its slot goes to the next in line."""
-        if entry.record is not None and entry.record.waits:
+        if entry.waiting is not None:
             self._drop_waits(entry, out)
         del self.invocations[entry.number]
         self.busy -= 1
@@ -662,17 +662,6 @@ class Machine:
         )
 
     # -------------------------------------------------------------------------------------------------- bookkeeping
-
-    def _route(self, kind: type[Event]) -> _Route:
-        route = self._routes.get(kind)
-        if route is None:
-            route = self._routes[kind] = _Route(
-                tuple(self.lanes[spec.index] for spec in self.plan.route(kind)),
-                issubclass(kind, StopEvent),
-                issubclass(kind, InputRequiredEvent),
-                issubclass(kind, HumanResponseEvent),
-            )
-        return route
 
     def _known(self, number: int) -> Invocation:
         entry = self.invocations.get(number)

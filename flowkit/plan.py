@@ -8,11 +8,25 @@ from typing import Any
 
 import attrs
 
-from flowkit.events import Event, HumanResponseEvent, StartEvent, StopEvent
+from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from flowkit.resource import Factory
 from flowkit.steps import StepSpec
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "Route"]
+
+
+@attrs.frozen
+class Route:
+    """Where events of one type go: the indexes of the steps that take them, and what kind of event they are.
+
+    ``plain``: neither a stop, a question nor an answer, and no step gathers it into a list.
+    """
+
+    steps: tuple[int, ...]
+    stops: bool
+    asks: bool
+    answers: bool
+    plain: bool
 
 
 @attrs.define(eq=False)
@@ -29,7 +43,7 @@ class Plan:
     hosts_resources: bool
     _catchers: Mapping[str, str]
     _accepting: Mapping[type[Event], tuple[StepSpec, ...]]
-    _routes: dict[type, tuple[StepSpec, ...]]
+    routes: dict[type, Route]
     _reach: dict[str, tuple[str, ...]]
 
     @classmethod
@@ -75,13 +89,20 @@ class Plan:
         """The ``@catch_error`` step that covers a step."""
         return self._catchers.get(step)
 
-    def route(self, kind: type) -> tuple[StepSpec, ...]:
+    def takers(self, kind: type) -> tuple[StepSpec, ...]:
         """The steps that take an event of this type: those that accept it exactly, else its nearest accepted base."""
-        found = self._routes.get(kind)
-        if found is None:
-            base = next((base for base in kind.__mro__ if base in self._accepting), None)
-            found = self._routes[kind] = () if base is None else self._accepting[base]
-        return found
+        base = next((base for base in kind.__mro__ if base in self._accepting), None)
+        return () if base is None else self._accepting[base]
+
+    def route(self, kind: type) -> Route:
+        """Where events of this type go; found once for each type (``routes`` holds those found so far)."""
+        route = self.routes.get(kind)
+        if route is None:
+            takers = self.takers(kind)
+            stops, asks, answers = (issubclass(kind, one) for one in (StopEvent, InputRequiredEvent, HumanResponseEvent))
+            plain = not (stops or asks or answers or any(spec.takes_list for spec in takers))
+            route = self.routes[kind] = Route(tuple(spec.index for spec in takers), stops, asks, answers, plain)
+        return route
 
     def reach_of(self, step: str) -> tuple[str, ...]:
         """The list steps that close a fan-out of this step: those its events can get to without leaving the fan-out."""
@@ -97,7 +118,7 @@ class Plan:
         todo = list(kinds)
         while todo:
             kind = todo.pop()
-            for spec in self.steps if kind is Event else self.route(kind):
+            for spec in self.steps if kind is Event else self.takers(kind):
                 if spec.takes_list:
                     joins[spec.name] = None
                 elif spec.name not in seen:

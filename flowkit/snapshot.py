@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowkit import events
-from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Record, Timer
+from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Timer, Waiting
 from flowkit.collecting import Buffer
 from flowkit.errors import SerializationError
 from flowkit.events import Event
@@ -170,21 +170,21 @@ def _invocation(entry: Invocation) -> dict[str, Any]:
         "status": entry.status,
         "attempt": entry.attempt,
         "since": entry.since,
-        "record": _record(entry.record),
+        "sent": None if entry.sent is None else [list(one) for one in entry.sent],
+        "at_sent": entry.at_sent,
+        "batches": entry.batches,
+        "at_batch": entry.at_batch,
+        "waiting": _waiting(entry.waiting),
     }
 
 
-def _record(record: Record | None) -> dict[str, Any] | None:
-    return record and {
-        "sent": [list(one) for one in record.sent],
-        "at_sent": record.at_sent,
-        "batches": record.batches,
-        "at_batch": record.at_batch,
-        "opened": record.opened,
-        "answers": record.answers,
-        "to_answer": record.to_answer,
-        "waits": [
-            [wait.order, wait.waiter, wait.event_type, wait.requirements, wait.timer] for wait in record.waits.values()
+def _waiting(waiting: Waiting | None) -> dict[str, Any] | None:
+    return waiting and {
+        "opened": waiting.opened,
+        "answers": waiting.answers,
+        "to_answer": waiting.to_answer,
+        "open": [
+            [wait.order, wait.waiter, wait.event_type, wait.requirements, wait.timer] for wait in waiting.open.values()
         ],
     }
 
@@ -253,8 +253,13 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
         since=written["since"],
     )
     machine.invocations[entry.number] = entry
-    if written["record"] is not None:
-        entry.record = _add_record(machine, entry, written["record"])
+    sent = written["sent"]
+    entry.sent = None if sent is None else [(event, target) for event, target in sent]
+    entry.at_sent = written["at_sent"]
+    entry.batches = written["batches"]
+    entry.at_batch = written["at_batch"]
+    if written["waiting"] is not None:
+        entry.waiting = _add_waits(machine, entry, written["waiting"])
     if entry.status == RUNNING:
         lane.running += 1
         machine.busy += 1
@@ -264,20 +269,12 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
         raise ValueError(f"unknown status {entry.status!r}")
 
 
-def _add_record(machine: Machine, entry: Invocation, written: dict[str, Any]) -> Record:
-    record = Record(
-        sent=[(event, target) for event, target in written["sent"]],
-        at_sent=written["at_sent"],
-        batches=written["batches"],
-        at_batch=written["at_batch"],
-        opened=written["opened"],
-        answers=written["answers"],
-        to_answer=written["to_answer"],
-    )
-    for order, waiter, event_type, requirements, timer in written["waits"]:
-        wait = record.waits[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
+def _add_waits(machine: Machine, entry: Invocation, written: dict[str, Any]) -> Waiting:
+    waiting = Waiting(opened=written["opened"], answers=written["answers"], to_answer=written["to_answer"])
+    for order, waiter, event_type, requirements, timer in written["open"]:
+        wait = waiting.open[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
         machine.waits.add(wait)
-    return record
+    return waiting
 
 
 def _scope(written: list[Any]) -> FanOut:

@@ -94,7 +94,7 @@ def _events(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationErro
         for kind in _made(spec):
             if issubclass(kind, StopEvent | InputRequiredEvent):
                 continue
-            taken = plan.route(kind) or any(issubclass(one, kind) for one in accepted)
+            taken = plan.takers(kind) or any(issubclass(one, kind) for one in accepted)
             if not taken:
                 yield _fault(
                     plan,
@@ -137,7 +137,7 @@ def _paths(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationError
                     "unreachable",
                 )
         if spec.name not in ending and plan.stop_types and _made(spec) and not _asks(spec):
-            if all(plan.route(kind) for kind in _made(spec)):
+            if all(plan.takers(kind) for kind in _made(spec)):
                 yield _fault(
                     plan,
                     spec,
@@ -154,7 +154,7 @@ def _asks(spec: StepSpec) -> bool:
 def _successors(plan: Plan, spec: StepSpec) -> set[str]:
     found: set[str] = set()
     for kind in _made(spec):
-        found.update(taker.name for taker in plan.route(kind))
+        found.update(taker.name for taker in plan.takers(kind))
         # A declared base class stands for its subclasses too: any step that takes one may be next.
         found.update(
             taker.name for taker in plan.steps if any(issubclass(accepted, kind) for accepted in taker.accepts)

@@ -396,12 +396,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     flow = AskFolder(endpoint=endpoint, top=options.top)
     try:
         answer = anyio.run(ask, flow, options.folder, options.question, screen, backend=options.backend)
+        show_answer(screen, answer)
     except KeyboardInterrupt:
         # By now the run has been cancelled and has cleaned up: no thread, connection or index of it is left.
         screen.clear()
         print("stopped", file=sys.stderr)
         return 130
-    show_answer(screen, answer)
     return 0 if answer.passages else 1
 
 
