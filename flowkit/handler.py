@@ -115,9 +115,16 @@ class Handler:
 
     def _deliver(self) -> Any:
         self._delivered = True
+        if self._run.warnings:
+            self._warn()
         if self._run.error is not None:
             raise self._run.error.with_traceback(None)
         return self._run.result
+
+    def _warn(self) -> None:
+        noted, self._run.warnings = self._run.warnings, []
+        for warning in noted:
+            warnings.warn(warning, stacklevel=4)
 
     # -------------------------------------------------------------------------------------------------------- block
 
@@ -278,6 +285,8 @@ class Handler:
                 stacklevel=2,
             )
             self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
+        elif run.warnings:
+            self._warn()
         elif run.error is not None and not self._delivered:
             logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=run.error)
 

@@ -24,7 +24,6 @@ import logging
 import math
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -170,6 +169,7 @@ class Run:
         "settled",
         "stream",
         "timeout",
+        "warnings",
         "workflow_name",
     )
 
@@ -197,6 +197,7 @@ class Run:
         self.children: list[Run] | None = None
         self.claimed = False
         self.settled = False
+        self.warnings: list[Warning] = []
         self.result: Any = None
         self.error: BaseException | None = None
         self._owner = owner
@@ -242,8 +243,10 @@ class Run:
         finally:
             if self.machine.outcome is None:
                 self.cancel("its event loop ended")
-            with anyio.CancelScope(shield=True):
-                await self._close()
+            if self._pool is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._unwind()
+            self._settle()
 
     async def _drive(self, start: Event | None) -> None:
         self._woken = anyio.Event()
@@ -294,13 +297,12 @@ class Run:
         else:
             self._other(error)
 
-    async def _close(self) -> None:
+    def _settle(self) -> None:
         """Close what the run held, and say how it ended."""
         for station in self._stations:
             if station is not None:
                 station.send.close()
                 station.receive.close()
-        await self._unwind()
         finish = self.machine.outcome
         assert finish is not None
         self.result, self.error = finish.result, finish.error
@@ -313,14 +315,14 @@ class Run:
             else:
                 for other in others:
                     self.error.add_note(f"also failed in this run: {type(other).__name__}: {other}")
-        if self.error is None:
-            for kept in self.machine.waits.unhandled():
-                warnings.warn(
+        if self.error is None and self.machine.waits.kept:
+            self.warnings += [
+                UnhandledEventWarning(
                     f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never taken: no "
-                    "step accepts it and no wait was open for it.",
-                    UnhandledEventWarning,
-                    stacklevel=2,
+                    "step accepts it and no wait was open for it."
                 )
+                for kept in self.machine.waits.unhandled()
+            ]
         self.settled = True
         self._task_group = None
         self._stations = []
@@ -342,11 +344,11 @@ class Run:
             return
         for other in others:
             logger.error("clean-up failed in a run of %s that had ended", self.workflow_name, exc_info=other)
-            warnings.warn(
-                f"a step of {self.workflow_name} failed while it was cancelled at the run's end: "
-                f"{type(other).__name__}: {other}",
-                CleanupFailedWarning,
-                stacklevel=2,
+            self.warnings.append(
+                CleanupFailedWarning(
+                    f"a step of {self.workflow_name} failed while it was cancelled at the run's end: "
+                    f"{type(other).__name__}: {other}"
+                )
             )
 
     def _other(self, error: BaseException) -> None:
@@ -661,9 +663,6 @@ class Run:
 
     # ---------------------------------------------------------------------------------------- the context's RunFace
 
-    def _elsewhere(self) -> bool:
-        return threading.get_ident() != self._thread
-
     def _from_thread(self, call: Callable[..., Any], *args: Any) -> Any:
         try:
             return anyio.from_thread.run_sync(call, *args)
@@ -676,25 +675,27 @@ class Run:
             ) from error
 
     def send(self, event: Event, step: str | None, invocation: int | None) -> None:
-        if self._elsewhere():
+        if threading.get_ident() != self._thread:
             self._from_thread(self.send, event, step, invocation)
             return
-        if self.machine.outcome is not None:
+        machine = self.machine
+        if machine.outcome is not None:
             raise RunFinished(self.workflow_name, f"send_event({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(f"send_event takes an event, but got {event!r}.")
         if step is not None:
             self._check_target(event, step)
-        if invocation is None and self._task_group is None:
+        if invocation in machine.invocations:
+            self.apply(EventSent(self._clock() + self._epoch, invocation, event, step))
+            return
+        if self._task_group is None:
             # Sent between run() and the loop's next turn, in which the run begins.
             self._early = [*(self._early or ()), (event, step)]
             return
-        if invocation is None and step is None and self._hand_down(event):
+        if step is None and self._hand_down(event):
             return
-        machine = self.machine
-        sender = invocation if invocation in machine.invocations else None
-        if not machine.stepwise or sender is not None:
-            self.apply(EventSent(self._now(), sender, event, step))
+        if not machine.stepwise:
+            self.apply(EventSent(self._now(), None, event, step))
             return
         number = next(
             (one for one, held in machine.held.items() if held.event is event and one not in self._chosen), None
@@ -720,7 +721,7 @@ class Run:
             )
 
     def publish(self, event: Event, invocation: int | None) -> None:
-        if self._elsewhere():
+        if threading.get_ident() != self._thread:
             self._from_thread(self.publish, event, invocation)
             return
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -730,7 +731,7 @@ class Run:
     def collect(
         self, event: Event, expected: Iterable[type[Event]], buffer: str | None, invocation: int
     ) -> list[Any] | None:
-        if self._elsewhere():
+        if threading.get_ident() != self._thread:
             found: list[Any] | None = self._from_thread(self.collect, event, expected, buffer, invocation)
             return found
         key = (self._step_of(invocation, "collect_events"), buffer)

@@ -8,6 +8,8 @@ when it is first asked for: a subclass whose ``__init__`` doesn't call ours work
 import contextvars
 import copy
 import functools
+import itertools
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
@@ -276,7 +278,7 @@ class Workflow:
             )
         start = None if resumed else _start_event(plan, start_event, fields)
         parent: tuple[Run, str] | None = self.__dict__.get("_flowkit_parent")
-        identity = run_id or uuid.uuid4().hex
+        identity = run_id or _new_id()
         run = Run(
             machine,
             _Owner(self),
@@ -547,6 +549,24 @@ def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any]) -> Eve
     if not isinstance(given, kind):
         raise WorkflowRuntimeError(f"{plan.name}.run() takes a {kind.__name__} as start_event, but got {given!r}.")
     return given
+
+
+_ids = itertools.count()
+_process = uuid.uuid4().hex
+
+
+def _new_id() -> str:
+    """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system call.)"""
+    return f"{_process}-{next(_ids)}"
+
+
+def _after_fork() -> None:
+    global _process
+    _process = uuid.uuid4().hex
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _origin(parent: tuple[Run, str], workflow: str, run_id: str) -> Origin:
