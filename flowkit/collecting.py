@@ -40,12 +40,14 @@ class Buffer:
 
     def add(self, event: Any) -> None:
         """Take in an event. One of a type that isn't expected is kept, in case a later call expects it."""
-        kind = self.slot(type(event))
+        kind = type(event)
+        if kind not in self.need:
+            kind = self.slot(kind)
         queue = self.queues.get(kind)
         if queue is None:
             queue = self.queues[kind] = deque()
         queue.append(event)
-        if len(queue) == self.need.get(kind, 0):
+        if len(queue) == self.need.get(kind):
             self.lacking -= 1
 
     def take(self) -> list[Any] | None:

@@ -199,7 +199,8 @@ class Context(Generic[S]):
             RunFinished: the run has ended.
             MisdirectedEvent: there is no step of that name, or it doesn't take this event.
         """
-        self._running("send_event").send(event, step, self._invocation)
+        run = self._run or self._running("send_event")
+        run.send(event, step, self._invocation)
 
     def write_event_to_stream(self, event: Event) -> None:
         """Show an event to those who read ``handler.stream_events()``. It goes to no step.
@@ -207,7 +208,8 @@ class Context(Generic[S]):
         Raises:
             RunFinished: the run has ended.
         """
-        self._running("write_event_to_stream").publish(event, self._invocation)
+        run = self._run or self._running("write_event_to_stream")
+        run.publish(event, self._invocation)
 
     def collect_events(
         self, event: Event, expected: Iterable[type[Event]], buffer_id: str | None = None
@@ -218,7 +220,7 @@ class Context(Generic[S]):
         a buffer of its own for each ``buffer_id``. The work per call doesn't grow with ``expected`` where the same list
         is passed each time.
         """
-        run = self._running("collect_events")
+        run = self._run or self._running("collect_events")
         if self._invocation is None:
             raise WorkflowRuntimeError("collect_events works only inside a step: there, ctx knows whose buffer is meant.")
         return run.collect(event, expected, buffer_id, self._invocation)

@@ -209,7 +209,7 @@ class Run:
         self._cells: dict[tuple[int, str], _Cell] | None = None
         self._waits: dict[int, int] | None = None
         self._timers: dict[int, anyio.CancelScope] | None = None
-        self._expected: dict[tuple[str, str | None], tuple[Any, int, tuple[type, ...]]] | None = None
+        self._expected: dict[tuple[int, str | None], tuple[Sequence[type], tuple[type, ...]]] | None = None
         self._others: list[BaseException] | None = None
         self._pool: Pool | None = None
         self._inside = 0
@@ -724,9 +724,11 @@ class Run:
         if threading.get_ident() != self._thread:
             self._from_thread(self.publish, event, invocation)
             return
+        if self.machine.outcome is not None:
+            raise RunFinished(self.workflow_name, f"write_event_to_stream({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(f"write_event_to_stream takes an event, but got {event!r}.")
-        self.apply(EventPublished(self._now(), invocation, event))
+        self.apply(EventPublished(self._clock() + self._epoch, invocation, event))
 
     def collect(
         self, event: Event, expected: Iterable[type[Event]], buffer: str | None, invocation: int
@@ -734,20 +736,24 @@ class Run:
         if threading.get_ident() != self._thread:
             found: list[Any] | None = self._from_thread(self.collect, event, expected, buffer, invocation)
             return found
-        key = (self._step_of(invocation, "collect_events"), buffer)
+        if self.machine.outcome is not None:
+            raise RunFinished(self.workflow_name, "collect_events")
+        entry = self.machine.invocations.get(invocation)
+        if entry is None:
+            raise _too_late("collect_events")
         if self._expected is None:
             self._expected = {}
+        key = (entry.lane.index, buffer)
         known = self._expected.get(key)
         changed: tuple[type, ...] | None = None
         # Counting a long list anew for each event would make the batch quadratic: the same list is recognised.
-        if known is None or known[0] is not expected or len(known[2]) != known[1]:
+        if known is None or known[0] is not expected or len(known[0]) != len(known[1]):
             types = tuple(expected)
             if not types or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in types):
                 raise WorkflowRuntimeError(f"collect_events takes a list of event classes, but got {expected!r}.")
-            changed = None if known is not None and known[2] == types else types
-            self._expected[key] = (expected, len(types), types)
-        commands = self.apply(EventCollected(self._now(), invocation, buffer, event, changed))
-        for command in commands:
+            changed = None if known is not None and known[1] == types else types
+            self._expected[key] = (expected if isinstance(expected, list | tuple) else types, types)
+        for command in self.apply(EventCollected(self._clock() + self._epoch, invocation, buffer, event, changed)):
             if type(command) is GiveBatch:
                 return command.events
         return None
@@ -766,7 +772,9 @@ class Run:
                 self._waits = {}
             position = self._waits[invocation] = self._waits.get(invocation, 0) + 1
             waiter = f"#{position}"
-        name = self._step_of(invocation, "wait_for_event")
+        entry = self.machine.invocations.get(invocation)
+        if entry is None:
+            raise _too_late("wait_for_event")
         if self._cells is None:
             self._cells = {}
         key = (invocation, waiter)
@@ -785,14 +793,8 @@ class Run:
         finally:
             del self._cells[key]
         if cell.event is None:
-            raise WaitTimedOut(name, event_type.__name__, timeout or 0.0)
+            raise WaitTimedOut(entry.lane.spec.name, event_type.__name__, timeout or 0.0)
         return cell.event
-
-    def _step_of(self, invocation: int, what: str) -> str:
-        entry = self.machine.invocations.get(invocation)
-        if entry is None:
-            raise WorkflowRuntimeError(f"{what}: the step this context belongs to has returned; use it only while it runs.")
-        return entry.lane.spec.name
 
     def write_state(self, path: tuple[str, ...], value: Any) -> None:
         self.apply(StateWritten(self._now(), path, value))
@@ -875,3 +877,7 @@ class Run:
             self.apply(StepwiseEnded(self._now(), tuple(chosen)))
         else:
             self.machine.stepwise = False
+
+
+def _too_late(what: str) -> WorkflowRuntimeError:
+    return WorkflowRuntimeError(f"{what}: the step this context belongs to has returned; use it only while it runs.")
