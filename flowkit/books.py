@@ -64,16 +64,21 @@ class Invocation:
             self.waiting.to_answer.clear()
 
 
-@attrs.define(eq=False)
 class Lane:
-    """A step's slots and queues: ``running`` counts its taken slots, ``resuming`` are answered waits that want one back."""
+    """A step's slots and queues: ``running`` counts its taken slots, ``resuming`` are answered waits that want one back.
 
-    spec: StepSpec
-    index: int
-    num_workers: int
-    running: int = 0
-    queue: deque[Invocation] = attrs.field(factory=deque[Invocation])
-    resuming: deque[Invocation] = attrs.field(factory=deque[Invocation])
+    The queues are made when they are first needed: most steps of most runs never have one, and an empty deque is 600 bytes.
+    """
+
+    __slots__ = ("index", "num_workers", "queue", "resuming", "running", "spec")
+
+    def __init__(self, spec: StepSpec) -> None:
+        self.spec = spec
+        self.index = spec.index
+        self.num_workers = spec.options.num_workers
+        self.running = 0
+        self.queue: deque[Invocation] | None = None
+        self.resuming: deque[Invocation] | None = None
 
 
 @attrs.frozen

@@ -145,12 +145,10 @@ class Event:
         return f"{type(self).__name__}({fields})"
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise attrs.exceptions.FrozenInstanceError(
-            f"{type(self).__name__} is frozen: write ev = ev.replace({name}=…) and send that"
-        )
+        raise _frozen(f"{type(self).__name__} is frozen: write ev = ev.replace({name}=…) and send that")
 
     def __delattr__(self, name: str) -> None:
-        raise attrs.exceptions.FrozenInstanceError(f"{type(self).__name__} is frozen: {name!r} can't be deleted")
+        raise _frozen(f"{type(self).__name__} is frozen: {name!r} can't be deleted")
 
     if not typing.TYPE_CHECKING:
         # Invisible to type checkers, so that they report a misspelt field of a typed event.
@@ -158,6 +156,13 @@ class Event:
             if name.startswith("__"):
                 raise AttributeError(name)
             raise _no_attribute(self, name)
+
+
+def _frozen(text: str) -> attrs.exceptions.FrozenInstanceError:
+    # By __new__, which keeps the text: from attrs 26 on __init__ takes none and puts its own in its place.
+    error = attrs.exceptions.FrozenInstanceError.__new__(attrs.exceptions.FrozenInstanceError, text)
+    error.msg = text
+    return error
 
 
 def _no_attribute(event: Event, name: str) -> AttributeError:

@@ -89,6 +89,28 @@ class Machine:
     ``patient``: at rest without anything to wait for, wait all the same (``Workflow(stalled="wait")``).
     """
 
+    __slots__ = (
+        "buffers",
+        "busy",
+        "held",
+        "invocations",
+        "joins",
+        "lanes",
+        "last",
+        "outcome",
+        "patient",
+        "plan",
+        "questions",
+        "retrying",
+        "run_id",
+        "start_event",
+        "started",
+        "state",
+        "stepwise",
+        "timers",
+        "waits",
+    )
+
     def __init__(self, plan: Plan, state: State, *, stepwise: bool = False, patient: bool = False) -> None:
         self.plan = plan
         self.state = state
@@ -98,8 +120,7 @@ class Machine:
         self.started = False
         self.start_event: Event | None = None
         self.outcome: Finish | None = None
-        self.lanes = tuple([Lane(spec, spec.index, spec.options.num_workers) for spec in plan.steps])
-        self.lane_by_name = {lane.spec.name: lane for lane in self.lanes}
+        self.lanes = tuple([Lane(spec) for spec in plan.steps])
         self.invocations: dict[int, Invocation] = {}
         self.waits = Waits()
         self.held: dict[int, Held] = {}
@@ -122,6 +143,10 @@ class Machine:
         return _RULES[type(fact)](self, fact)
 
     # ------------------------------------------------------------------------------------------------- questions
+
+    def lane_of(self, step: str) -> Lane:
+        """The lane of the step of this name."""
+        return self.lanes[self.plan.index[step]]
 
     def accepts(self, kind: type[Event]) -> bool:
         """Whether an event of this type would be taken now, by a step or an open wait."""
@@ -163,7 +188,7 @@ class Machine:
         out: list[Command] = []
         for lane in self.lanes:
             lane.running = 0
-            lane.resuming.clear()
+            lane.resuming = None
         self.busy = 0
         for entry in self.invocations.values():
             if entry.status in (RUNNING, WAITING, RESUMING):
@@ -171,10 +196,11 @@ class Machine:
                 self._drop_waits(entry, [])
                 entry.status = QUEUED
                 entry.rewind()
-                entry.lane.queue.append(entry)
+                _enqueue(entry)
         out += [SetTimer(number, timer.at) for number, timer in self.timers.items()]
         for lane in self.lanes:
-            lane.queue = deque(sorted(lane.queue, key=lambda entry: entry.number))
+            if lane.queue:
+                lane.queue = deque(sorted(lane.queue, key=lambda entry: entry.number))
             self._refill(lane, out)
         self._rest(out)
         return out
@@ -294,7 +320,7 @@ class Machine:
             attempts=entry.attempt + 1,
             elapsed_seconds=fact.time - since,
         )
-        self._invoke(self.lane_by_name[catcher], failure, entry.scope, entry.place, out)
+        self._invoke(self.lane_of(catcher), failure, entry.scope, entry.place, out)
         self._end(entry, out)
         return out
 
@@ -354,6 +380,7 @@ class Machine:
         if entry.status in (WAITING, RESUMING):
             # Its own scope gave up waiting: it runs again at once, for that moment beyond num_workers if need be.
             if entry.status == RESUMING:
+                assert entry.lane.resuming is not None
                 entry.lane.resuming.remove(entry)
             self._run(entry)
             self._give_answers(entry, out)
@@ -384,6 +411,8 @@ class Machine:
             self._give_answers(entry, out)
         else:
             entry.status = RESUMING
+            if lane.resuming is None:
+                lane.resuming = deque()
             lane.resuming.append(entry)
 
     def _run(self, entry: Invocation) -> None:
@@ -417,7 +446,7 @@ class Machine:
         if timer.waiter is None:
             entry.status = QUEUED
             self.retrying -= 1
-            entry.lane.queue.append(entry)
+            _enqueue(entry)
             self._refill(entry.lane, out)
         else:
             wait = entry.waits().open[timer.waiter]
@@ -561,7 +590,7 @@ class Machine:
         if route.asks and not published:
             self.questions += 1
             out.append(Publish(event))
-        lanes = [self.lanes[step] for step in route.steps] if target is None else [self.lane_by_name[target]]
+        lanes = [self.lanes[step] for step in route.steps] if target is None else [self.lane_of(target)]
         for lane in lanes:
             taken = True
             if lane.spec.takes_list:
@@ -588,7 +617,7 @@ class Machine:
         assert self.joins is not None
         # The batch was counted live when it was made; `_invoke` counts the invocation.
         self.joins.scopes[batch.scope].live -= 1
-        self._invoke(self.lane_by_name[batch.step], batch.events, batch.scope, batch.place, out)
+        self._invoke(self.lane_of(batch.step), batch.events, batch.scope, batch.place, out)
 
     def _invoke(self, lane: Lane, event: Any, scope: int, place: int, out: list[Command]) -> None:
         if self.joins is not None:
@@ -601,7 +630,7 @@ class Machine:
             out.append(StartStep(lane.index, number, event))
         else:
             entry = self.invocations[number] = Invocation(number, lane, event, scope, place, QUEUED)
-            lane.queue.append(entry)
+            _enqueue(entry)
 
     def _end(self, entry: Invocation, out: list[Command]) -> None:
         """An invocation is over: its slot goes to the next in line."""
@@ -677,6 +706,13 @@ class Machine:
 def finish_with(event: Event) -> Finish:
     """The end by a stop event: the result is its ``result``, or for a subclass of `StopEvent` the event itself."""
     return Finish(event.get("result") if type(event) is StopEvent else event, event)
+
+
+def _enqueue(entry: Invocation) -> None:
+    queue = entry.lane.queue
+    if queue is None:
+        queue = entry.lane.queue = deque()
+    queue.append(entry)
 
 
 def _counts(counts: dict[str, int]) -> str:

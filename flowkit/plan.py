@@ -44,6 +44,7 @@ class Plan:
     _catchers: Mapping[str, str]
     _accepting: Mapping[type[Event], tuple[StepSpec, ...]]
     routes: dict[type, Route]
+    index: Mapping[str, int]
     _reach: dict[str, tuple[str, ...]]
 
     @classmethod
@@ -68,6 +69,7 @@ class Plan:
             catchers=_catchers(steps),
             accepting=accepting,
             routes={},
+            index={spec.name: spec.index for spec in steps},
             reach={},
         )
 
@@ -83,7 +85,8 @@ class Plan:
 
     def step(self, name: str) -> StepSpec | None:
         """The step of this name."""
-        return next((spec for spec in self.steps if spec.name == name), None)
+        index = self.index.get(name)
+        return None if index is None else self.steps[index]
 
     def catcher_of(self, step: str) -> str | None:
         """The ``@catch_error`` step that covers a step."""

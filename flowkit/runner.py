@@ -24,7 +24,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -145,6 +145,7 @@ class Run:
         "_emptied",
         "_epoch",
         "_expected",
+        "_alive",
         "_inside",
         "_keep",
         "_others",
@@ -155,6 +156,7 @@ class Run:
         "_task_group",
         "_thread",
         "_timers",
+        "_unborn",
         "_waits",
         "_woken",
         "children",
@@ -213,6 +215,8 @@ class Run:
         self._others: list[BaseException] | None = None
         self._pool: Pool | None = None
         self._inside = 0
+        self._alive = 0
+        self._unborn: list[tuple[Callable[[Any], Awaitable[None]], Any]] = []
         self._began: anyio.Event | None = None
         self._emptied: anyio.Event | None = None
         self._early: list[tuple[Event, str | None]] | None = None
@@ -249,33 +253,50 @@ class Run:
             self._settle()
 
     async def _drive(self, start: Event | None) -> None:
-        self._woken = anyio.Event()
         limit = math.inf if self.timeout is None else self._clock() + self.timeout
-        async with anyio.create_task_group() as task_group:
-            scope = task_group.cancel_scope
-            if limit < math.inf or self.deadline < math.inf:
-                scope.deadline = min(limit, self.deadline)
-            try:
-                self._begin(start, task_group)
-                if self.machine.plan.hosts_resources:
-                    await self._host()
-                elif self.machine.outcome is None:
-                    await self._woken.wait()
-            except Exception as error:  # noqa: BLE001 - becomes the run's error
-                self._crashed(error)
-            except (KeyboardInterrupt, SystemExit) as error:
-                self._crashed(error)
+        deadline = min(limit, self.deadline)
+        if deadline == math.inf:
+            await self._go(start)
+        else:
+            with anyio.CancelScope(deadline=deadline):
+                await self._go(start)
         if self.machine.outcome is None:
             now = self._clock()
-            if now >= limit and self.timeout is not None:
+            if self.timeout is not None and now >= limit:
                 self.apply(RunTimedOut(self._now(), self.timeout))
-            elif now >= self.deadline:
+            elif now >= deadline:
                 self.cancel("the deadline of the scope it was started in has passed")
             else:
                 self.cancel("one of its tasks was cancelled from outside")
 
-    def _begin(self, start: Event | None, task_group: TaskGroup) -> None:
-        self._task_group = task_group
+    async def _go(self, start: Event | None) -> None:
+        """A task group while anything runs; between rests only an event to wake by."""
+        begun = False
+        while True:
+            try:
+                async with anyio.create_task_group() as task_group:
+                    self._task_group = task_group
+                    if not begun:
+                        begun = True
+                        self._begin(start)
+                    else:
+                        early, self._unborn = self._unborn, []
+                        for task, argument in early:
+                            task_group.start_soon(task, argument)
+                    if self.machine.plan.hosts_resources:
+                        await self._host()
+                    elif not self._inside:
+                        self._task_group = None
+            except BaseExceptionGroup as group:
+                self._crashed(_first_of(group))
+            if self.machine.outcome is not None or task_group.cancel_scope.cancel_called:
+                return
+            if not self._unborn:
+                self._woken = woken = anyio.Event()
+                await woken.wait()
+                self._woken = None
+
+    def _begin(self, start: Event | None) -> None:
         if self.machine.outcome is not None:
             return  # cancelled before it began
         if self.parent is not None:
@@ -289,6 +310,16 @@ class Run:
                 self.send(event, step, None)
         if self._began is not None:
             self._began.set()
+
+    def _spawn(self, task: Callable[[Any], Awaitable[None]], argument: Any) -> None:
+        """Start a task in the run's task group, or have the group opened for it."""
+        self._inside += 1
+        if self._task_group is not None:
+            self._task_group.start_soon(task, argument)
+            return
+        self._unborn.append((task, argument))
+        if self._woken is not None:
+            self._woken.set()
 
     def _crashed(self, error: BaseException) -> None:
         """Something outside any step failed, or Ctrl-C came: the run's error, or one of its others."""
@@ -393,8 +424,7 @@ class Run:
                 station.send.send_nowait(command)
                 if station.engaged > station.workers:
                     station.workers += 1
-                    self._inside += 1
-                    self._task_group.start_soon(self._work, station)  # type: ignore[union-attr]
+                    self._spawn(self._work, station)
             else:
                 self._perform(command)
         if not machine.busy and machine.outcome is None:
@@ -412,12 +442,10 @@ class Run:
                     cell.answered, cell.event = True, command.event
                     cell.woken.set()
             case SetTimer():
-                assert self._task_group is not None
                 if self._timers is None:
                     self._timers = {}
-                scope = self._timers[command.timer] = anyio.CancelScope()
-                self._inside += 1
-                self._task_group.start_soon(self._time, command, scope)
+                self._timers[command.timer] = anyio.CancelScope()
+                self._spawn(self._time, command)
             case CancelTimer():
                 timer = self._timers.pop(command.timer, None) if self._timers else None
                 if timer is not None:
@@ -497,6 +525,7 @@ class Run:
     async def _work(self, station: _Station) -> None:
         function, shape, receive = station.function, station.shape, station.receive.receive
         machine, state = self.machine, self.machine.state
+        self._alive += 1
         try:
             while True:
                 try:
@@ -524,10 +553,13 @@ class Run:
                     return
                 if station.workers > station.spec.num_workers and station.engaged < station.workers:
                     return  # it stood in for one that waited
-        except Exception as error:  # noqa: BLE001 - flowkit's own failure must end the run, not hang it
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - flowkit's own failure, or Ctrl-C in it
             self._crashed(error)
         finally:
             station.workers -= 1
+            self._alive -= 1
+            if not self._alive and self._emptied is not None:
+                self._emptied.set()
             self._leave()
             if not station.workers and self._stations and self._stations[station.spec.index] is not station:
                 station.receive.close()
@@ -617,9 +649,12 @@ class Run:
             return None, wrong
         return float(delay), error
 
-    async def _time(self, timer: SetTimer, scope: anyio.CancelScope) -> None:
+    async def _time(self, timer: SetTimer) -> None:
+        scope = self._timers.get(timer.timer) if self._timers is not None else None
         try:
-            with scope:
+            with scope or anyio.CancelScope():
+                if scope is None:
+                    return  # cancelled before it began
                 await anyio.sleep(max(0.0, timer.at - self._now()))
                 if self._timers is not None and self._timers.pop(timer.timer, None) is not None:
                     self.apply(TimerFired(self._now(), timer.timer))
@@ -628,8 +663,8 @@ class Run:
 
     def _leave(self) -> None:
         self._inside -= 1
-        if not self._inside and self._emptied is not None:
-            self._emptied.set()
+        if not self._inside and not self.machine.plan.hosts_resources:
+            self._task_group = None  # it closes now; what comes later needs another
 
     # ----------------------------------------------------------------------------------------------------- resources
 
@@ -643,7 +678,7 @@ class Run:
         finally:
             self._task_group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
-                if self._inside:
+                if self._alive:
                     self._emptied = anyio.Event()
                     await self._emptied.wait()
                 await self._unwind()
@@ -688,7 +723,7 @@ class Run:
         if invocation in machine.invocations:
             self.apply(EventSent(self._clock() + self._epoch, invocation, event, step))
             return
-        if self._task_group is None:
+        if not machine.started:
             # Sent between run() and the loop's next turn, in which the run begins.
             self._early = [*(self._early or ()), (event, step)]
             return
@@ -856,7 +891,7 @@ class Run:
         """Release the events that were sent since, let every ready step run to its end, and give what was produced."""
         if self._rested is not None:
             raise WorkflowRuntimeError("run_step() is already running: await it before calling it again.")
-        if self._task_group is None and not self.settled:
+        if not self.machine.started and not self.settled:
             self._began = anyio.Event()
             await self._began.wait()
         if self.machine.outcome is None:
@@ -872,7 +907,7 @@ class Run:
 
     def run_freely(self) -> None:
         """End stepwise execution: from here on events go where they belong by themselves."""
-        if self.machine.stepwise and self.machine.outcome is None and self._task_group is not None:
+        if self.machine.stepwise and self.machine.outcome is None and self.machine.started:
             chosen, self._chosen = self._chosen, []
             self.apply(StepwiseEnded(self._now(), tuple(chosen)))
         else:
@@ -881,3 +916,16 @@ class Run:
 
 def _too_late(what: str) -> WorkflowRuntimeError:
     return WorkflowRuntimeError(f"{what}: the step this context belongs to has returned; use it only while it runs.")
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group's exceptions come down to: Ctrl-C or exit before all else, then the first."""
+    found: list[BaseException] = []
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            todo[:0] = error.exceptions
+        else:
+            found.append(error)
+    return next((error for error in found if not isinstance(error, Exception)), found[0])

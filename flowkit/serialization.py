@@ -52,8 +52,8 @@ from decimal import Context, Decimal
 from enum import Enum, Flag
 from fractions import Fraction
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
-from types import BuiltinFunctionType, MemberDescriptorType, NoneType
-from typing import Any, TypeVar, cast, get_args, get_origin
+from types import BuiltinFunctionType, MemberDescriptorType, NoneType, UnionType
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
@@ -226,7 +226,7 @@ def _write_zone(value: ZoneInfo) -> str:
 
 def _write_path(value: Any) -> str:
     text = str(value)
-    if type(value)(text).parts != value.parts:  # Python 3.11 writes PureWindowsPath("./c:") as "c:"
+    if type(value)(text).parts != value.parts:  # PureWindowsPath("x/c:y").relative_to("x")
         raise _Refusal(f"this path would come back as {_shown(text)}")
     return text
 
@@ -896,9 +896,9 @@ class Codec:
             SerializationError: the tag stands for another class; only one hook was given; hooks were given for
                 a class whose form is fixed (``int``, ``datetime``, …); or ``cls`` isn't a class.
         """
-        bare: Any = get_origin(cls) or cls
+        bare: Any = get_origin(cls) or cls  # Box[int] is Box
         place = f"register({getattr(bare, '__qualname__', bare)})"
-        if not isinstance(bare, type):
+        if not isinstance(bare, type) or bare in (UnionType, Annotated):
             raise SerializationError("it isn't a class", path=place)
         if (unstructure is None) is not (structure is None):
             raise SerializationError("one hook was given without the other", path=place, cure="give both")
@@ -1012,7 +1012,7 @@ class Codec:
         tag = self._tags.get(cls)
         if tag is None:
             raise _unregistered(cls)
-        hooks = self._hooks.get(cls) or self._converter_hooks(cls)
+        hooks = self._hooks.get(cls) or (self._converter_hooks(cls) if cls not in _FIXED else None)
         if hooks is not None:
             return _Hook(self._values, cls, tag, hooks)
         if issubclass(cls, Enum):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowkit import events
-from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Timer, Waiting
+from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Lane, Timer, Waiting
 from flowkit.collecting import Buffer
 from flowkit.errors import SerializationError
 from flowkit.events import Event
@@ -121,8 +121,8 @@ def freeze(machine: Machine) -> dict[str, Any]:
         "invocations": [_invocation(entry) for entry in machine.invocations.values()],
         "lanes": {
             lane.spec.name: [
-                [entry.number for entry in lane.queue],
-                [entry.number for entry in lane.resuming],
+                [entry.number for entry in lane.queue or ()],
+                [entry.number for entry in lane.resuming or ()],
             ]
             for lane in machine.lanes
         },
@@ -210,8 +210,8 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
         _add_invocation(machine, written)
     for name, (queue, resuming) in tree["lanes"].items():
         lane = _lane(machine, name)
-        lane.queue = deque(machine.invocations[number] for number in queue)
-        lane.resuming = deque(machine.invocations[number] for number in resuming)
+        lane.queue = deque(machine.invocations[number] for number in queue) or None
+        lane.resuming = deque(machine.invocations[number] for number in resuming) or None
     for number, event, sender in sorted(tree["kept"], key=lambda one: one[0]):
         machine.waits.keep(number, event, sender)
     for number, *rest in tree["held"]:
@@ -228,16 +228,15 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
     return machine
 
 
-def _lane(machine: Machine, name: str) -> Any:
-    lane = machine.lane_by_name.get(name)
-    if lane is None:
-        known = ", ".join(machine.lane_by_name)
+def _lane(machine: Machine, name: str) -> Lane:
+    if name not in machine.plan.index:
+        known = ", ".join(machine.plan.index)
         raise SerializationError(
             f"it has work for a step {name!r}, and {machine.plan.name} has only {known}",
             path="$.run",
             cure="run it with the code that wrote it, or give the step its old name by @step(name=…)",
         )
-    return lane
+    return machine.lane_of(name)
 
 
 def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:

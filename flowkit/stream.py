@@ -2,8 +2,8 @@
 
 A reader is a place in the log, not a task and not a generator: it can stop at any event, be dropped, or go on later.
 
-**Bounds.** The log keeps the last ``capacity`` events (`DEFAULT_CAPACITY` unless the workflow says otherwise), so a run's
-memory doesn't grow with its length. A reader that falls further behind than that is told: the next thing it gets is a
+**Bounds.** The log keeps at least the last ``capacity`` events (`DEFAULT_CAPACITY` unless the workflow says otherwise) and
+at most twice as many, so a run's memory doesn't grow with its length. A reader that falls further behind than that is told: the next thing it gets is a
 `StreamGap` with the number of events it missed, then the oldest that is still there.
 """
 
@@ -50,14 +50,17 @@ class Stream:
         self.capacity = capacity
         self.end = 0
         self.furthest = 0  # how far any reader has come: where the next one begins
-        self._log: deque[tuple[Event, Origin | None]] = deque(maxlen=capacity)
-        self._waiting: list[anyio.Event] = []
+        self._log: list[tuple[Event, Origin | None]] = []
+        self._waiting: list[anyio.Event] | None = None
         self._closed = False
 
     def write(self, event: Event, origin: Origin | None = None) -> None:
         """Append an event and wake the readers that wait for it."""
-        self._log.append((event, origin))
+        log = self._log
+        log.append((event, origin))
         self.end += 1
+        if len(log) > 2 * self.capacity:
+            del log[: -self.capacity]  # rarely, and many at once: each event is moved at most once on average
         if self._waiting:
             self._wake()
 
@@ -67,8 +70,8 @@ class Stream:
         self._wake()
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
+        waiting, self._waiting = self._waiting, None
+        for one in waiting or ():
             one.set()
 
     def read(self, position: int) -> tuple[tuple[Event, Origin | None] | None, int]:
@@ -88,11 +91,13 @@ class Stream:
             await anyio.lowlevel.checkpoint()
             return False
         woken = anyio.Event()
+        if self._waiting is None:
+            self._waiting = []
         self._waiting.append(woken)
         try:
             await woken.wait()
         finally:
-            if woken in self._waiting:
+            if self._waiting and woken in self._waiting:
                 self._waiting.remove(woken)
         return True
 
