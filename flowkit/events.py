@@ -197,7 +197,9 @@ class StopEvent(Event):
     __flowkit_open__ = True
 
     def __init__(self, result: Any = None, **fields: Any) -> None:
-        super().__init__(result=result, **fields)
+        self.__dict__["result"] = result
+        if fields:
+            self.__dict__.update(fields)
 
     if typing.TYPE_CHECKING:
 

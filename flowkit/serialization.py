@@ -746,7 +746,7 @@ class _Object:
                 continue
             if name in own:
                 raise _Refusal(f"it has {name!r} both in a slot and in __dict__", "rename one")
-            if item is not None or name not in self.optional:
+            if item is not None or name not in self.optional or _is_set_to_none(value, name):
                 own[name] = item
         if "_attrs_cached_hash" in own:
             own["_attrs_cached_hash"] = None  # strings hash differently in every process
@@ -798,6 +798,11 @@ class _Object:
         if self.root in _UNICODE_ERRORS:
             _check_unicode_error(value)
         return value
+
+
+def _is_set_to_none(error: Any, name: str) -> bool:
+    # OSError(0, None) is another text than an OSError whose errno and strerror were never set.
+    return name in ("errno", "strerror") and 2 <= len(error.args) <= 5
 
 
 def _group_state(group: BaseExceptionGroup[Any], args: tuple[Any, ...]) -> dict[str, Any]:

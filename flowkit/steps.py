@@ -20,6 +20,7 @@ __all__ = ["All", "Collect", "StepOptions", "StepSpec", "Take", "catch_error", "
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__flowkit_step__"
+EVENT, CTX_EVENT, EVENT_CTX, GENERAL = range(4)
 
 
 class _TakesSteps(Protocol):
@@ -110,6 +111,14 @@ class StepSpec:
     returns_text: str
     options: StepOptions
     index: int = -1
+    shape: int = attrs.field(init=False)
+    """Which of the commonest signatures it has: those are called directly, without building arguments by name."""
+
+    @shape.default
+    def _shape(self) -> int:
+        if not self.is_async or self.by_keyword or self.options.timeout is not None:
+            return GENERAL
+        return {("event",): EVENT, ("ctx", "event"): CTX_EVENT, ("event", "ctx"): EVENT_CTX}.get(self.order, GENERAL)
 
     @property
     def num_workers(self) -> int:
