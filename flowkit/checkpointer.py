@@ -135,7 +135,11 @@ class WorkflowCheckpointer:
             raise WorkflowRuntimeError("filter_checkpoints() needs at least one condition; all are in .checkpoints.")
         if run_id is not None and run_id not in self.checkpoints:
             raise WorkflowRuntimeError(f"there are no checkpoints of a run {run_id!r}.")
-        chosen = self.checkpoints[run_id] if run_id is not None else [one for run in self.checkpoints.values() for one in run]
+        chosen = (
+            self.checkpoints[run_id]
+            if run_id is not None
+            else [one for run in self.checkpoints.values() for one in run]
+        )
         return [
             one
             for one in chosen
@@ -163,7 +167,9 @@ class WorkflowCheckpointer:
                 step, event = inputs.pop(fact.invocation)
                 if step in self.enabled_steps:
                     kept.append(
-                        Checkpoint(uuid.uuid4().hex, step, event, fact.result, journal, len(journal.records), self.workflow)
+                        Checkpoint(
+                            uuid.uuid4().hex, step, event, fact.result, journal, len(journal.records), self.workflow
+                        )
                     )
 
         return keep

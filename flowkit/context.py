@@ -147,7 +147,9 @@ class Context(Generic[S]):
         if self._run is not None and not self._run.ended:
             return self._run.to_dict()
         if self._workflow is None:
-            raise WorkflowRuntimeError("this context belongs to a step of a run that has ended: use handler.ctx.to_dict().")
+            raise WorkflowRuntimeError(
+                "this context belongs to a step of a run that has ended: use handler.ctx.to_dict()."
+            )
         return self._workflow.dump_state(self._state)
 
     # ------------------------------------------------------------------------------------------------------ state
@@ -222,7 +224,9 @@ class Context(Generic[S]):
         """
         run = self._run or self._running("collect_events")
         if self._invocation is None:
-            raise WorkflowRuntimeError("collect_events works only inside a step: there, ctx knows whose buffer is meant.")
+            raise WorkflowRuntimeError(
+                "collect_events works only inside a step: there, ctx knows whose buffer is meant."
+            )
         return run.collect(event, expected, buffer_id, self._invocation)
 
     async def wait_for_event(
@@ -251,14 +255,14 @@ class Context(Generic[S]):
         """
         run = self._running("wait_for_event")
         if self._invocation is None:
-            raise WorkflowRuntimeError("wait_for_event works only inside a step; outside, read handler.stream_events().")
+            raise WorkflowRuntimeError(
+                "wait_for_event works only inside a step; outside, read handler.stream_events()."
+            )
         if not (isinstance(event_type, type) and issubclass(event_type, Event)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(f"wait_for_event takes an event class, but got {event_type!r}.")
         if timeout is not None and not timeout >= 0:
             raise WorkflowRuntimeError(f"wait_for_event takes timeout in seconds, 0 or more, but got {timeout!r}.")
-        event = await run.wait(
-            self._invocation, event_type, waiter_event, waiter_id, dict(requirements or {}), timeout
-        )
+        event = await run.wait(self._invocation, event_type, waiter_event, waiter_id, dict(requirements or {}), timeout)
         return cast(E, event)
 
     def retry_info(self) -> RetryInfo:

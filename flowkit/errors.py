@@ -223,9 +223,7 @@ class StepFailed(WorkflowRuntimeError):
         text = str(error)
         shown = f"{type(error).__name__}: {text}" if text else type(error).__name__
         tries = "" if attempts == 1 else f" (after {attempts} attempts)"
-        super().__init__(
-            f"Error in step {step!r}: {shown}{tries}", step=step, event=event, attempts=attempts
-        )
+        super().__init__(f"Error in step {step!r}: {shown}{tries}", step=step, event=event, attempts=attempts)
         self.__cause__ = error
 
 
@@ -255,9 +253,7 @@ class WorkflowStalled(WorkflowRuntimeError):
     waiting: tuple[str, ...]
     unhandled: tuple[Any, ...]
 
-    def __init__(
-        self, workflow: str, waiting: Iterable[str], unhandled: Iterable[Any], senders: Iterable[str]
-    ) -> None:
+    def __init__(self, workflow: str, waiting: Iterable[str], unhandled: Iterable[Any], senders: Iterable[str]) -> None:
         waits, events = tuple(waiting), tuple(unhandled)
         lines = [f"{workflow} stalled: nothing is running, no StopEvent was returned and nothing can happen any more."]
         lines += [f"  {wait}" for wait in waits]

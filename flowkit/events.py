@@ -63,9 +63,7 @@ class Event:
             return
         cls.__flowkit_open__ = False
         own_init = "__init__" in cls.__dict__
-        attrs.define(
-            cls, frozen=True, slots=False, eq=True, init=None if own_init else True, field_transformer=_order
-        )
+        attrs.define(cls, frozen=True, slots=False, eq=True, init=None if own_init else True, field_transformer=_order)
         # attrs' own guard says only "can't set attribute"; the inherited one says what to write instead.
         if "__setattr__" in cls.__dict__:
             del cls.__setattr__
@@ -144,14 +142,14 @@ class Event:
         fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
         return f"{type(self).__name__}({fields})"
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise _frozen(f"{type(self).__name__} is frozen: write ev = ev.replace({name}=…) and send that")
-
-    def __delattr__(self, name: str) -> None:
-        raise _frozen(f"{type(self).__name__} is frozen: {name!r} can't be deleted")
-
     if not typing.TYPE_CHECKING:
-        # Invisible to type checkers, so that they report a misspelt field of a typed event.
+        # Invisible to type checkers, so that they report a misspelt field of a typed event, read or assigned.
+        def __setattr__(self, name: str, value: Any) -> None:
+            raise _frozen(f"{type(self).__name__} is frozen: write ev = ev.replace({name}=…) and send that")
+
+        def __delattr__(self, name: str) -> None:
+            raise _frozen(f"{type(self).__name__} is frozen: {name!r} can't be deleted")
+
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
@@ -333,7 +331,9 @@ def _wrong_type(cls: type[Event], name: str, expected: type | tuple[type, ...], 
     if len(shown) > 80:
         shown = shown[:77] + "..."
     return EventError(
-        f"{cls.__name__}.{name} takes {wanted}, but got {shown} ({type(value).__name__}).", event=cls.__name__, field=name
+        f"{cls.__name__}.{name} takes {wanted}, but got {shown} ({type(value).__name__}).",
+        event=cls.__name__,
+        field=name,
     )
 
 
@@ -355,13 +355,16 @@ def _diagnosis(
     positional = [name for name, field in names if not field.kw_only]
     if len(args) > len(positional):
         return EventError(
-            f"{cls.__name__} takes {len(positional)} fields by position, but got {len(args)}: {takes}.", event=cls.__name__
+            f"{cls.__name__} takes {len(positional)} fields by position, but got {len(args)}: {takes}.",
+            event=cls.__name__,
         )
     given = set(positional[: len(args)])
     doubled = sorted(given & set(kwargs))
     if doubled:
         return EventError(
-            f"{cls.__name__} got {doubled[0]!r} twice, by position and by keyword.", event=cls.__name__, field=doubled[0]
+            f"{cls.__name__} got {doubled[0]!r} twice, by position and by keyword.",
+            event=cls.__name__,
+            field=doubled[0],
         )
     missing = [
         name

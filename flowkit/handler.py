@@ -49,7 +49,9 @@ def _begin(
     """The loop's next turn has come and nobody has claimed the run: it is a background run."""
     if not run.claimed:
         run.claimed = True
-        backend.supervise(functools.partial(_supervised, run, start, gate), f"flowkit run of {run.workflow_name}", context)
+        backend.supervise(
+            functools.partial(_supervised, run, start, gate), f"flowkit run of {run.workflow_name}", context
+        )
 
 
 class Handler:
@@ -58,7 +60,18 @@ class Handler:
     Made by ``Workflow.run()``.
     """
 
-    __slots__ = ("__weakref__", "_backend", "_ctx", "_delivered", "_gate", "_group", "_launch", "_run", "_start", "_take_back")
+    __slots__ = (
+        "__weakref__",
+        "_backend",
+        "_ctx",
+        "_delivered",
+        "_gate",
+        "_group",
+        "_launch",
+        "_run",
+        "_start",
+        "_take_back",
+    )
 
     def __init__(
         self, run: Run, start: Event | None, ctx: Context[Any], backend: Backend, gate: anyio.Semaphore | None
@@ -276,7 +289,9 @@ class Handler:
             run.claimed = True
             take_back()
             warnings.warn(
-                f"a run of {run.workflow_name} was never begun: await the handler, or keep it.", ResourceWarning, stacklevel=2
+                f"a run of {run.workflow_name} was never begun: await the handler, or keep it.",
+                ResourceWarning,
+                stacklevel=2,
             )
         elif not run.settled:
             warnings.warn(

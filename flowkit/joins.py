@@ -70,13 +70,19 @@ class Joins:
 
     def leave(self, scope: int) -> list[Batch]:
         """Something is live in ``scope`` no more; the batches that are complete by that."""
-        fan_out = self.scopes[scope]
-        if fan_out.live <= 0:
-            raise ImpossibleFact(f"nothing is live in the fan-out of {fan_out.producer}")
-        fan_out.live -= 1
-        if fan_out.live:
-            return []
-        return self._settle() if scope == ROOT else self._close(scope)
+        batches: list[Batch] = []
+        # A fan-out that closes is live in its parent no more. A loop, for a chain of them is as long as a run likes.
+        while True:
+            fan_out = self.scopes[scope]
+            if fan_out.live <= 0:
+                raise ImpossibleFact(f"nothing is live in the fan-out of {fan_out.producer}")
+            fan_out.live -= 1
+            if fan_out.live:
+                return batches
+            if scope == ROOT:
+                return batches + self._settle()
+            batches += self._close(scope)
+            scope = fan_out.parent
 
     def arrive(self, step: str, take: int | None, scope: int, place: int, event: Any) -> Batch | None:
         """An event reached a list step; the batch where that was the last ``Take(n)`` asked for."""
@@ -89,6 +95,7 @@ class Joins:
             return None
         del fan_out.arrivals[step]
         if scope == ROOT:
+            fan_out.live += 1
             return Batch(step, [event for _, event in gathered], ROOT, 0)
         fan_out.fired.add(step)
         self.scopes[fan_out.parent].live += 1
@@ -118,9 +125,9 @@ class Joins:
             for step in steps
             if step not in fan_out.fired
         ]
-        # The fan-out was live in its parent; its batches are now. Leave last, so that the parent can't close between.
+        # The fan-out was live in its parent; its batches are now. `leave` goes on there, so it can't close between.
         self.scopes[fan_out.parent].live += len(batches)
-        return batches + self.leave(fan_out.parent)
+        return batches
 
 
 def _in_order(arrivals: list[tuple[int, Any]]) -> list[Any]:

@@ -44,7 +44,7 @@ from flowkit.errors import (
     WorkflowStalled,
     WorkflowTimeoutError,
 )
-from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StepFailedEvent, StopEvent
+from flowkit.events import Event, InputRequiredEvent, StepFailedEvent, StopEvent
 from flowkit.facts import (
     AnswerWait,
     CancelTimer,
@@ -179,8 +179,7 @@ class Machine:
         if self.stepwise:
             self._hold(fact.event, "run()", None, ROOT, 0)
         else:
-            self._deliver(fact.event, "run()", None, ROOT, 0, out)
-            self._rest(out)
+            self._deliver_from_outside(fact.event, "run()", None, out)
         return out
 
     def _resumed(self, fact: RunResumed) -> Sequence[Command]:
@@ -215,12 +214,7 @@ class Machine:
             if self.stepwise:
                 self._hold(fact.event, who, fact.step, ROOT, 0)
                 return out
-            if self.joins is not None:
-                self.joins.enter(ROOT)
-            self._deliver(fact.event, who, fact.step, ROOT, 0, out)
-            if self.outcome is None:
-                self._leave(ROOT, out)
-            self._rest(out)
+            self._deliver_from_outside(fact.event, who, fact.step, out)
             return out
         sent = sender.sent
         if sent is None:
@@ -326,9 +320,11 @@ class Machine:
 
     def _misreturned(self, entry: Invocation, result: Any) -> Sequence[Command]:
         spec = entry.lane.spec
-        shown = f"a list of {', '.join(sorted({type(event).__name__ for event in result}))}" if isinstance(
-            result, list
-        ) else type(result).__name__
+        shown = (
+            f"a list of {', '.join(sorted({type(event).__name__ for event in result}))}"
+            if isinstance(result, list)
+            else type(result).__name__
+        )
         error = WorkflowRuntimeError(
             f"{self.plan.name}.{spec.name} returned {shown}, but its annotation allows {spec.returns_text}: return one of "
             f"these, or widen the annotation. ({spec.where})"
@@ -388,9 +384,10 @@ class Machine:
         if unread is not None:
             # The answer came while the scope was being cancelled: nobody has seen it, so it is the next wait's.
             other = self.waits.oldest(unread)
+            route = self._route(type(unread))
             if other is not None:
                 self._answer(other, unread, out)
-            else:
+            elif not (route.lanes or route.asks):
                 self.waits.keep(self._number(), unread, f"a wait that step {entry.lane.spec.name!r} gave up")
         return out
 
@@ -515,9 +512,7 @@ class Machine:
         self._finish(out, error=fact.error)
         return out
 
-    def _finish(
-        self, out: list[Command], *, event: Event | None = None, error: BaseException | None = None
-    ) -> None:
+    def _finish(self, out: list[Command], *, event: Event | None = None, error: BaseException | None = None) -> None:
         if event is None:
             self.outcome = Finish(error=error)
         else:
@@ -606,6 +601,14 @@ class Machine:
         else:
             name = sender if isinstance(sender, str) else f"step {sender.lane.spec.name!r}"
             self.waits.keep(self._number(), event, name)
+
+    def _deliver_from_outside(self, event: Event, sender: str, target: str | None, out: list[Command]) -> None:
+        if self.joins is not None:
+            self.joins.enter(ROOT)
+        self._deliver(event, sender, target, ROOT, 0, out)
+        if self.outcome is None:
+            self._leave(ROOT, out)
+        self._rest(out)
 
     def _gather(self, lane: Lane, event: Event, scope: int, place: int, out: list[Command]) -> None:
         assert self.joins is not None

@@ -102,7 +102,9 @@ class Plan:
         route = self.routes.get(kind)
         if route is None:
             takers = self.takers(kind)
-            stops, asks, answers = (issubclass(kind, one) for one in (StopEvent, InputRequiredEvent, HumanResponseEvent))
+            stops, asks, answers = (
+                issubclass(kind, one) for one in (StopEvent, InputRequiredEvent, HumanResponseEvent)
+            )
             plain = not (stops or asks or answers or any(spec.takes_list for spec in takers))
             route = self.routes[kind] = Route(tuple(spec.index for spec in takers), stops, asks, answers, plain)
         return route

@@ -48,7 +48,9 @@ class Resource:
     def __attrs_post_init__(self) -> None:
         if not callable(self.factory):
             raise WorkflowValidationError(
-                f"Resource({self.factory!r}) has no factory", cure="pass a function that makes the value", kind="resource"
+                f"Resource({self.factory!r}) has no factory",
+                cure="pass a function that makes the value",
+                kind="resource",
             )
         if self.scope not in (None, "workflow", "run", "step"):
             raise WorkflowValidationError(

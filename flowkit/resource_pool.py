@@ -129,7 +129,9 @@ class Pool:
             except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
                 entry.error = error
             except BaseException as error:
-                entry.error = ResourceError(f"the run ended while a resource was being built ({error!r}).", resource="?")
+                entry.error = ResourceError(
+                    f"the run ended while a resource was being built ({error!r}).", resource="?"
+                )
                 raise
             finally:
                 entry.ready.set()

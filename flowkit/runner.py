@@ -131,18 +131,18 @@ class Run:
 
     __slots__ = (
         "__weakref__",
+        "_alive",
         "_backend",
         "_began",
         "_cells",
         "_chosen",
         "_clock",
+        "_direct",
         "_done",
         "_early",
         "_emptied",
-        "_direct",
         "_epoch",
         "_expected",
-        "_alive",
         "_free",
         "_inside",
         "_keep",
@@ -720,7 +720,9 @@ class Run:
                 await pool.unwind()
             except Exception as error:  # noqa: BLE001 - kept as the run's error, or beside it
                 self._other(
-                    error if isinstance(error, ResourceError) else ResourceError(
+                    error
+                    if isinstance(error, ResourceError)
+                    else ResourceError(
                         f"closing the resources of a run of {self.workflow_name} failed: {type(error).__name__}: {error}",
                         resource="",
                     ).with_cause(error)
@@ -847,9 +849,7 @@ class Run:
             raise WorkflowRuntimeError(f"this step already waits as {waiter!r}: give each wait its own waiter_id.")
         cell = self._cells[key] = _Cell(anyio.Event())
         try:
-            self.apply(
-                WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question)
-            )
+            self.apply(WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question))
             await cell.woken.wait()
         except BaseException:
             if self.machine.outcome is None:

@@ -370,9 +370,7 @@ class _Values:
             Counter: self.write_mapping,
             defaultdict: self.write_mapping,
             deque: lambda value, depth: {"$deque": [value.maxlen, self.write_list(value, depth)]},
-            slice: lambda value, depth: {
-                "$slice": self.write_list((value.start, value.stop, value.step), depth)
-            },
+            slice: lambda value, depth: {"$slice": self.write_list((value.start, value.stop, value.step), depth)},
             datetime: self.write_moment,
             time: self.write_moment,
         }
@@ -475,9 +473,7 @@ class _Values:
             raise _Refusal(f"this {_name(kind)} has attributes of its own", "put them in fields beside it")
         data = self.write_pairs(value, depth)
         if kind is defaultdict:
-            data.append(
-                self.write_items({"default_factory": value.default_factory}, depth + 1)["default_factory"]
-            )
+            data.append(self.write_items({"default_factory": value.default_factory}, depth + 1)["default_factory"])
         return {f"${kind.__name__}": data}
 
     def read_defaultdict(self, data: Any, depth: int) -> defaultdict[Any, Any]:
@@ -646,9 +642,7 @@ class _Enum:
         (member,) = payload
         value = self._member(member)
         if value is None:
-            raise _Refusal(
-                f"{_name(self.cls)} has no member {_shown(member)}", "keep the members that were written"
-            )
+            raise _Refusal(f"{_name(self.cls)} has no member {_shown(member)}", "keep the members that were written")
         return value
 
     def _member(self, member: Any) -> Any:
@@ -689,9 +683,7 @@ class _Hook:
         except Exception as error:
             raise self._failed("structure", error) from error
         if type(value) is not self.cls:
-            raise _Refusal(
-                f"the structure hook of {_name(self.cls)} returned {_name(type(value))}", "return the class"
-            )
+            raise _Refusal(f"the structure hook of {_name(self.cls)} returned {_name(type(value))}", "return the class")
         return value
 
     def _failed(self, which: str, error: Exception) -> _Refusal:
@@ -767,9 +759,7 @@ class _Object:
         if odd:
             problem = f"the fields of {_name(self.cls)} aren't those that were written ({', '.join(odd[:5])})"
             raise _Refusal(problem, "read it with the class as it was then")
-        state = self.values.read_items(
-            {name: item for name, item in data.items() if item != _UNSET_DATA}, depth + 1
-        )
+        state = self.values.read_items({name: item for name, item in data.items() if item != _UNSET_DATA}, depth + 1)
         if rest:
             others = self.values.read(rest[0], depth + 1)
             if not _is(others, dict) or not state.keys().isdisjoint(others):
@@ -849,9 +839,7 @@ def _always(cls: Any) -> bool:
     return True
 
 
-_PARSER = json.JSONDecoder(
-    object_pairs_hook=_parse_object, parse_int=_read_int, parse_constant=_parse_constant
-)
+_PARSER = json.JSONDecoder(object_pairs_hook=_parse_object, parse_int=_read_int, parse_constant=_parse_constant)
 
 
 class Codec:
@@ -994,9 +982,7 @@ class Codec:
 
     def _write_type(self, value: Any, depth: int) -> Any:
         if value not in self._tags:
-            raise _Refusal(
-                f"the class {_name(value)} isn't registered", f"write codec.register({value.__name__})"
-            )
+            raise _Refusal(f"the class {_name(value)} isn't registered", f"write codec.register({value.__name__})")
         return {"$type": self._tags[value]}
 
     def _class(self, tag: Any) -> type:

@@ -75,7 +75,9 @@ def read_step(
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             reading.fault(
-                f"has a parameter {parameter}", "name and annotate each parameter: the wiring is read from them", "parameter"
+                f"has a parameter {parameter}",
+                "name and annotate each parameter: the wiring is read from them",
+                "parameter",
             )
             continue
         annotation = _resolved(reading, parameter.name, parameter.annotation, module, names, strict)
@@ -92,9 +94,7 @@ def read_step(
         return None, reading.faults
 
     event_parameter, accepts, takes_list, take = reading.events[0]
-    roles = tuple(
-        "event" if one == event_parameter else "ctx" if one == reading.context else one for one in order
-    )
+    roles = tuple("event" if one == event_parameter else "ctx" if one == reading.context else one for one in order)
     return (
         StepSpec(
             name=reading.name,

@@ -90,7 +90,8 @@ class Snapshots:
         expected = self.plan.state_type or dict
         if not isinstance(state.root, expected):
             raise SerializationError(
-                f"the state is a {type(state.root).__name__}, and this workflow's is a {expected.__name__}", path="$.state"
+                f"the state is a {type(state.root).__name__}, and this workflow's is a {expected.__name__}",
+                path="$.state",
             )
         if data.get("run") is None:
             return state, None
@@ -127,7 +128,9 @@ def freeze(machine: Machine) -> dict[str, Any]:
             for lane in machine.lanes
         },
         "kept": [
-            [number, entry.event, entry.sender] for of_kind in machine.waits.kept.values() for number, entry in of_kind.items()
+            [number, entry.event, entry.sender]
+            for of_kind in machine.waits.kept.values()
+            for number, entry in of_kind.items()
         ],
         "held": [
             [number, one.event, one.sender, one.target, one.scope, one.place, one.published]

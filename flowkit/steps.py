@@ -5,8 +5,8 @@ the function it is. Its signature is read (signature.py) when the class that hol
 """
 
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, cast, overload
 
 import attrs
 
@@ -18,15 +18,18 @@ from flowkit.retry_policy import RetryPolicy
 
 __all__ = ["All", "Collect", "StepOptions", "StepSpec", "Take", "catch_error", "options_of", "source", "step"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+_Result = Event | Sequence[Event] | None
+F = TypeVar("F", bound=Callable[..., _Result | Awaitable[_Result]])
 MARK = "__flowkit_step__"
 EVENT, CTX_EVENT, EVENT_CTX, GENERAL = range(4)
 
 
 class _TakesSteps(Protocol):
-    """A workflow class or instance, as far as a decorator needs to know it."""
+    """A workflow, as far as a decorator needs to know it. What it needs is ``add_step``, a descriptor on `Workflow`,
+    which pyright doesn't take for a method: so it is known by its mark.
+    """
 
-    def add_step(self, function: Callable[..., Any], /) -> None: ...
+    __flowkit_workflow__: ClassVar[bool]
 
 
 # -------------------------------------------------------------------------------------------------------- fan-in
@@ -158,7 +161,7 @@ def step(function: F, /) -> F: ...
 @overload
 def step(
     *,
-    workflow: "_TakesSteps | type[Any] | None" = None,
+    workflow: "_TakesSteps | type[_TakesSteps] | None" = None,
     num_workers: int = 4,
     retry_policy: RetryPolicy | None = None,
     timeout: float | None = None,
@@ -170,7 +173,7 @@ def step(
     function: F | None = None,
     /,
     *,
-    workflow: "_TakesSteps | type[Any] | None" = None,
+    workflow: "_TakesSteps | type[_TakesSteps] | None" = None,
     num_workers: int = 4,
     retry_policy: RetryPolicy | None = None,
     timeout: float | None = None,
@@ -222,7 +225,7 @@ def catch_error(function: F, /) -> F: ...
 def catch_error(
     *,
     for_steps: Iterable[str] | None = None,
-    workflow: "_TakesSteps | type[Any] | None" = None,
+    workflow: "_TakesSteps | type[_TakesSteps] | None" = None,
     num_workers: int = 4,
     name: str | None = None,
 ) -> Callable[[F], F]: ...
@@ -233,7 +236,7 @@ def catch_error(
     /,
     *,
     for_steps: Iterable[str] | None = None,
-    workflow: "_TakesSteps | type[Any] | None" = None,
+    workflow: "_TakesSteps | type[_TakesSteps] | None" = None,
     num_workers: int = 4,
     name: str | None = None,
 ) -> F | Callable[[F], F]:
@@ -285,9 +288,7 @@ def _note(target: Any, options: StepOptions) -> None:
 def _attach(function: Any, workflow: Any) -> None:
     add = getattr(workflow, "add_step", None)
     if add is None:
-        raise _bad(
-            function, f"has workflow={workflow!r}", "give a Workflow class or instance", source(function)
-        )
+        raise _bad(function, f"has workflow={workflow!r}", "give a Workflow class or instance", source(function))
     add(function)
 
 

@@ -7,7 +7,6 @@ at most twice as many, so a run's memory doesn't grow with its length. A reader 
 `StreamGap` with the number of events it missed, then the oldest that is still there.
 """
 
-from collections import deque
 from typing import Any
 
 import anyio

@@ -43,9 +43,7 @@ def _ends(plan: Plan) -> Iterator[WorkflowValidationError]:
         yield _fault(plan, None, "has no steps", "decorate its methods with @step", "no-steps")
         return
     if not plan.start_types:
-        yield _fault(
-            plan, None, "has no start", "let one step take a StartEvent (or a subclass of it)", "no-start"
-        )
+        yield _fault(plan, None, "has no start", "let one step take a StartEvent (or a subclass of it)", "no-start")
     elif len(plan.start_types) > 1:
         names = ", ".join(kind.__name__ for kind in plan.start_types)
         yield _fault(plan, None, f"has several start events, {names}", "keep one: run() builds it", "several-starts")
@@ -59,7 +57,9 @@ def _ends(plan: Plan) -> Iterator[WorkflowValidationError]:
         )
     elif len(plan.stop_types) > 1:
         names = ", ".join(sorted(kind.__name__ for kind in plan.stop_types))
-        yield _fault(plan, None, f"has several stop events, {names}", "keep one: it is the result's type", "several-stops")
+        yield _fault(
+            plan, None, f"has several stop events, {names}", "keep one: it is the result's type", "several-stops"
+        )
     for spec in plan.steps:
         for kind in spec.accepts:
             if issubclass(kind, StopEvent):
@@ -197,7 +197,11 @@ def _names(plan: Plan) -> Iterator[WorkflowValidationError]:
                 )
             elif name in handlers:
                 yield _fault(
-                    plan, spec, f"covers {name!r}, itself a @catch_error step", "take it out of for_steps", "catch-error"
+                    plan,
+                    spec,
+                    f"covers {name!r}, itself a @catch_error step",
+                    "take it out of for_steps",
+                    "catch-error",
                 )
             elif name in owner:
                 yield _fault(

@@ -118,7 +118,9 @@ class Workflow:
     ) -> None:
         _check_timeout(type(self).__name__, timeout)
         if num_concurrent_runs is not None and not (_is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
-            raise _bad_option(self, f"num_concurrent_runs={num_concurrent_runs!r}", "a whole number, 1 or more, or None")
+            raise _bad_option(
+                self, f"num_concurrent_runs={num_concurrent_runs!r}", "a whole number, 1 or more, or None"
+            )
         if stalled not in ("fail", "wait"):
             raise _bad_option(self, f"stalled={stalled!r}", '"fail" or "wait"')
         if not (_is_count(stream_buffer) and stream_buffer >= 1):
@@ -234,9 +236,7 @@ class Workflow:
             NoEventLoop: no event loop is running.
             WorkflowRuntimeError: both ``start_event`` and fields were given, or it is of the wrong type.
         """
-        return self._run(
-            ctx, stepwise, start_event, fields, timeout=timeout, run_id=run_id, keep=None
-        )
+        return self._run(ctx, stepwise, start_event, fields, timeout=timeout, run_id=run_id, keep=None)
 
     def _run(
         self,
@@ -487,7 +487,9 @@ def _class_steps(cls: type[Workflow], *, strict: bool) -> list[StepSpec]:
             specs.append(spec)
     if wrong:
         raise InvalidWorkflow(cls.__name__, wrong)
-    free_steps = {name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()}
+    free_steps = {
+        name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()
+    }
     return _unique(cls.__name__, [*specs, *_free_steps(cls, free_steps, strict=strict)])
 
 
@@ -538,9 +540,7 @@ def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any]) -> Eve
         try:
             return kind(**fields)
         except EventError as error:
-            raise EventError(
-                f"{plan.name}.run(): {error.message}", event=error.event, field=error.field
-            ) from None
+            raise EventError(f"{plan.name}.run(): {error.message}", event=error.event, field=error.field) from None
     if fields:
         names = ", ".join(fields)
         raise WorkflowRuntimeError(
@@ -609,7 +609,9 @@ def _start_host(record: _Record) -> None:
 def _check_timeout(workflow: str, timeout: float | None) -> None:
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise WorkflowValidationError(
-            f"{workflow} has timeout={timeout!r}", cure="give seconds, more than 0, or None for no limit", kind="bad-option"
+            f"{workflow} has timeout={timeout!r}",
+            cure="give seconds, more than 0, or None for no limit",
+            kind="bad-option",
         )
 
 
@@ -621,5 +623,3 @@ def _bad_option(workflow: Workflow, problem: str, cure: str) -> WorkflowValidati
     return WorkflowValidationError(
         f"{type(workflow).__name__} has {problem}", cure=f"give {cure}", workflow=None, kind="bad-option"
     )
-
-

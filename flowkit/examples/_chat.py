@@ -67,9 +67,7 @@ class Endpoint:
             raise ValueError(f"OPENAI_BASE_URL should look like {DEFAULT_BASE_URL}")
         # A line break in one of them would start a header of its own.
         for name, value in (("OPENAI_BASE_URL", endpoint.base_url), ("OPENAI_API_KEY", api_key)):
-            if not value.isascii() or any(
-                character.isspace() or not character.isprintable() for character in value
-            ):
+            if not value.isascii() or any(character.isspace() or not character.isprintable() for character in value):
                 raise ValueError(f"{name} has a blank or a character that isn't ASCII in it")
         try:
             _ = url.port

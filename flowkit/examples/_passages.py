@@ -229,9 +229,7 @@ def _packed(section: Iterable[_Paragraph]) -> Iterator[_Paragraph]:
             # Lines of one paragraph stay next to each other; between paragraphs the blank lines are kept.
             gap = "\n" * (piece.first_line - current.last_line)
             if len(current.text) + len(gap) + len(piece.text) <= PASSAGE_LENGTH:
-                current = _Paragraph(
-                    current.first_line, piece.last_line, current.text + (gap or " ") + piece.text
-                )
+                current = _Paragraph(current.first_line, piece.last_line, current.text + (gap or " ") + piece.text)
             else:
                 yield current
                 current = piece

@@ -163,9 +163,7 @@ class AskFolder(Workflow):
     among them.
     """
 
-    def __init__(
-        self, *, endpoint: Endpoint | None = None, top: int = 5, timeout: float | None = None
-    ) -> None:
+    def __init__(self, *, endpoint: Endpoint | None = None, top: int = 5, timeout: float | None = None) -> None:
         super().__init__(timeout=timeout)
         self.endpoint = endpoint
         self.top = top
@@ -199,9 +197,7 @@ class AskFolder(Workflow):
     async def lost_file(self, ctx: Context, ev: StepFailedEvent) -> Unreadable:
         """Give a file up and go on with the others."""
         reason = getattr(ev.exception, "strerror", None) or str(ev.exception)
-        return _reported(
-            ctx, Unreadable(name=ev.input_event.name, reason=f"{reason} ({ev.attempts} attempts)")
-        )
+        return _reported(ctx, Unreadable(name=ev.input_event.name, reason=f"{reason} ({ev.attempts} attempts)"))
 
     @step
     def index(
@@ -370,12 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("question")
-    parser.add_argument(
-        "--top", metavar="N", type=int, default=5, help="quote at most N passages (default: 5)"
-    )
-    parser.add_argument(
-        "--backend", choices=["asyncio", "trio"], default="asyncio", help="(default: asyncio)"
-    )
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="quote at most N passages (default: 5)")
+    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="(default: asyncio)")
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
         parser.error(f"{options.folder} is {'not a folder' if options.folder.exists() else 'not there'}")
