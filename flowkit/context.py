@@ -101,7 +101,7 @@ class Context(Generic[S]):
     __flowkit_context__: ClassVar[bool] = True
     __slots__ = ("__weakref__", "_invocation", "_resume", "_run", "_state", "_workflow")
 
-    def __init__(self, workflow: "_Workflow", *, state: Any = None) -> None:
+    def __init__(self, workflow: "_Workflow", *, state: S | None = None) -> None:
         self._workflow: _Workflow | None = workflow
         self._state: State = workflow.state_for(state)
         self._run: RunFace | None = None

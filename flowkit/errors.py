@@ -3,17 +3,21 @@
 ::
 
     WorkflowError
-    ├── WorkflowValidationError          the definition is wrong; known before anything runs
+    ├── WorkflowValidationError (ValueError)  the definition is wrong; known before anything runs
     │   └── InvalidWorkflow              all of a workflow's faults at once (also an ExceptionGroup)
-    ├── EventError (TypeError)           an event was built or read with the wrong fields
+    ├── EventError (TypeError)           an event class can't work, or an event was built with the wrong fields
+    │   ├── UnknownField (AttributeError, KeyError)  an event was read by a name it doesn't have
+    │   └── FrozenEvent (FrozenInstanceError)        an event was to be changed
     ├── SerializationError               a value can't be turned into bytes, or bytes into a value
     └── WorkflowRuntimeError             a run, or a call on one, went wrong
         ├── StepFailed                   a step raised and no retry or @catch_error took it
+        ├── WrongReturn                  a step returned what its annotation doesn't allow
         ├── WorkflowTimeoutError (TimeoutError)
         ├── WorkflowStalled              the run came to rest and can never end
         ├── WorkflowCancelled            the run was cancelled before it ended
         │   └── WorkflowCancelledByUser  … by ``handler.cancel_run()``
         ├── WaitTimedOut (TimeoutError)  ``ctx.wait_for_event(timeout=…)`` ran out
+        ├── WrongCall                    a call was given what it doesn't take, or made where it can't work
         ├── RunFinished                  something was sent to a run that has ended
         ├── MisdirectedEvent             ``send_event(step=…)`` named a step that can't take the event
         ├── ContextInUse                 one context was given to two runs at once
@@ -27,13 +31,17 @@ A constructor takes facts, builds the sentence and keeps the facts as attributes
 (workflow.step, parameter, file:line) and what to write instead.
 """
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
+
+import attrs
 
 __all__ = [
     "CleanupFailedWarning",
     "ContextInUse",
     "EventError",
+    "FrozenEvent",
     "ImpossibleFact",
     "InvalidWorkflow",
     "MisdirectedEvent",
@@ -44,6 +52,7 @@ __all__ = [
     "StateError",
     "StepFailed",
     "UnhandledEventWarning",
+    "UnknownField",
     "UnknownKey",
     "WaitTimedOut",
     "WorkflowCancelled",
@@ -53,7 +62,33 @@ __all__ = [
     "WorkflowStalled",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
+    "WrongCall",
+    "WrongReturn",
+    "did_you_mean",
+    "shown",
 ]
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """``repr(value)`` for an error's text: shortened, and it never fails itself."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the text is about another error, which this must not hide
+        text = f"<a {type(value).__name__} whose repr fails>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """``did you mean 'topic'?`` for a misspelt name, ``None`` where nothing is close to it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def _sentence(problem: str, cure: str | None, where: str | None = None) -> str:
+    text = f"{problem}: {cure}" if cure else problem
+    if not text.endswith((".", "?", "!")):
+        text += "."
+    return f"{text} ({where})" if where else text
 
 
 class WorkflowError(Exception):
@@ -77,26 +112,32 @@ class WorkflowError(Exception):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        return _rebuild, (type(self), self.args, dict(self.__dict__), self.__cause__)
 
 
-def _rebuild(cls: type[Exception], args: tuple[Any, ...], facts: dict[str, Any]) -> Exception:
+def _rebuild(
+    cls: type[Exception], args: tuple[Any, ...], facts: dict[str, Any], cause: BaseException | None
+) -> Exception:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)
+    if cause is not None:
+        error.__cause__ = cause
     return error
 
 
 # ---------------------------------------------------------------------------------------------------- definition
 
 
-class WorkflowValidationError(WorkflowError):
+class WorkflowValidationError(WorkflowError, ValueError):
     """One fault in a workflow's definition.
 
     ``workflow`` and ``step`` name the place (``step`` is ``None`` for a fault of the whole), ``where`` is
     ``file:line`` of the definition, ``kind`` a stable word for the sort of fault (``"no-start"``, ``"unreachable"``, …).
     """
 
+    problem: str
+    cure: str | None
     workflow: str | None
     step: str | None
     where: str | None
@@ -113,15 +154,8 @@ class WorkflowValidationError(WorkflowError):
         kind: str = "invalid",
     ) -> None:
         place = ".".join(part for part in (workflow, step) if part)
-        message = f"{place} {problem}" if place else problem
-        if cure:
-            message += f": {cure}."
-        elif not message.endswith((".", "?", "!")):
-            message += "."
-        if where:
-            message += f" ({where})"
         super().__init__(
-            message,
+            _sentence(f"{place} {problem}" if place else problem, cure, where),
             problem=problem,
             cure=cure,
             workflow=workflow,
@@ -148,8 +182,8 @@ class InvalidWorkflow(ExceptionGroup[WorkflowValidationError], WorkflowValidatio
     def __init__(self, workflow: str, faults: Sequence[WorkflowValidationError]) -> None:
         Exception.__init__(self, workflow, faults)
         self.kind = "invalid"
-        self.step = None
-        self.where = None
+        self.problem = self.message
+        self.cure = self.step = self.where = None
 
     def __str__(self) -> str:
         return ExceptionGroup.message.__get__(self)  # type: ignore[attr-defined,no-any-return]
@@ -162,16 +196,38 @@ class InvalidWorkflow(ExceptionGroup[WorkflowValidationError], WorkflowValidatio
 
 
 class EventError(WorkflowError, TypeError):
-    """An event was built with a wrong, missing or unknown field, or read by a name it doesn't have.
+    """An event was built with wrong, missing or unknown fields, or its class can't be an event.
 
-    ``event`` is the event class's name, ``field`` the field (``None`` when several are meant).
+    ``event`` is the event class's name, ``field`` the field (the first, where several are wrong; ``None`` where it isn't
+    about one), ``where`` the ``file:line`` of the class, if it is about the class.
     """
 
     event: str
     field: str | None
+    problem: str
+    cure: str | None
+    where: str | None
 
-    def __init__(self, message: str, *, event: str, field: str | None = None) -> None:
-        super().__init__(message, event=event, field=field)
+    def __init__(
+        self, problem: str, *, cure: str | None = None, event: str, field: str | None = None, where: str | None = None
+    ) -> None:
+        super().__init__(
+            _sentence(problem, cure, where), event=event, field=field, problem=problem, cure=cure, where=where
+        )
+
+
+class UnknownField(EventError, AttributeError, KeyError):
+    """``ev.name`` or ``ev["name"]``, and the event has no such field."""
+
+    def __init__(self, event: str, field: Any, known: Iterable[str]) -> None:
+        names = [str(name) for name in known]
+        has = f"it has: {', '.join(names)}" if names else "it has no fields"
+        cure = did_you_mean(str(field), names) or f"ev.get({field!r}) gives None instead"
+        super().__init__(f"{event} has no field {field!r} ({has})", cure=cure, event=event, field=field)
+
+
+class FrozenEvent(EventError, attrs.exceptions.FrozenInstanceError):
+    """An event was to be changed."""
 
 
 class SerializationError(WorkflowError):
@@ -225,6 +281,50 @@ class StepFailed(WorkflowRuntimeError):
         tries = "" if attempts == 1 else f" (after {attempts} attempts)"
         super().__init__(f"Error in step {step!r}: {shown}{tries}", step=step, event=event, attempts=attempts)
         self.__cause__ = error
+
+
+class WrongReturn(WorkflowRuntimeError):
+    """A step returned what its annotation doesn't allow. The cause of a `StepFailed`.
+
+    ``returned`` describes it, ``allowed`` is the annotation.
+    """
+
+    workflow: str
+    step: str
+    returned: str
+    allowed: str
+    where: str
+
+    def __init__(self, workflow: str, step: str, result: Any, allowed: str, where: str) -> None:
+        returned = _described(result)
+        cure = "return one of these, or widen the annotation"
+        if isinstance(result, tuple | set | frozenset):
+            cure = "return a list for a fan-out"
+        elif isinstance(result, type):
+            cure = f"return an event, {result.__name__}(…)"
+        elif hasattr(result, "__await__"):
+            cure = "await it, and return what that gives"
+        elif hasattr(result, "__next__") or hasattr(result, "__anext__"):
+            cure = "return a list of what it yields"
+        super().__init__(
+            _sentence(f"{workflow}.{step} returned {returned}, but its annotation allows {allowed}", cure, where),
+            workflow=workflow,
+            step=step,
+            returned=returned,
+            allowed=allowed,
+            where=where,
+        )
+
+
+def _described(result: Any) -> str:
+    if result is None:
+        return "None"
+    if isinstance(result, type):
+        return f"the class {result.__name__}"
+    if isinstance(result, list):
+        kinds = sorted({"None" if member is None else type(member).__name__ for member in result})
+        return f"a list of {', '.join(kinds)}" if kinds else "an empty list"
+    return type(result).__name__
 
 
 class WorkflowTimeoutError(WorkflowRuntimeError, TimeoutError):
@@ -291,6 +391,20 @@ class WaitTimedOut(WorkflowRuntimeError, TimeoutError):
             event_type=event_type,
             timeout=timeout,
         )
+
+
+class WrongCall(WorkflowRuntimeError):
+    """A call on a run was given something it doesn't take, or was made where it can't work. It has had no effect.
+
+    ``call`` is what was called, ``problem`` what was wrong with it, ``cure`` what to write instead.
+    """
+
+    call: str
+    problem: str
+    cure: str | None
+
+    def __init__(self, call: str, problem: str, cure: str | None = None) -> None:
+        super().__init__(_sentence(f"{call} {problem}", cure), call=call, problem=problem, cure=cure)
 
 
 class RunFinished(WorkflowRuntimeError):

@@ -1,45 +1,29 @@
 """The runner: the AnyIO shell around one machine.
 
-**One run is one task group.** `Run.drive` opens it, enters the first fact and then only waits for the end. The steps'
-workers are its tasks. Each reads its step's memory object channel; a worker is started when its step has more work than
-workers, up to ``num_workers`` (one more for each of its invocations that is suspended in a wait). A channel is opened
-when its step first gets an event, and closed when the run comes to rest, so a run that waits for a person holds one
-task and no channel.
+**One run is one task group.** `Run.drive` opens it, enters the first fact, and then only waits for the end: everything
+else happens in the steps' workers (performer.py). While a run rests (it waits for a person, say, and no step is
+suspended) nothing is left in the group; it is closed and another opened when the run goes on. So a resting run costs
+one task on one event.
 
-A worker that finishes while its own step has more to do takes that itself, up to `BURST` in a row, instead of passing it
-through the channel to whoever is first.
+**The end.** The task group waits for every task, thread and clean-up; what fails while being cancelled is kept in the
+error's ``others``. Then the run's resources are closed, and only then do those who wait for the run hear of it. The
+run's timeout is a cancel scope around the task group.
 
-**No task in the middle.** A worker that finishes an attempt calls `Run.apply` with the fact; the machine answers with
-commands, and they are performed there and then: ``send_nowait`` on the next step's channel, an event set for a wait, a
-timer task. One hop per event.
-
-**The end.** `Finish` closes the channels, so that idle workers end by themselves (cheaper than cancelling), and cancels
-the task group only where something is still running. The task group waits for every task, thread and clean-up; what
-fails while being cancelled is kept in the error's ``others``. Then the run's resources are closed, and only then do those
-who wait for the run hear of it. The run's timeout is the task group's own deadline.
-
-With a ``keep`` hook each fact is handed over before its commands are performed: write, then act.
+Besides its lifetime, a `Run` is what a context talks to (the `RunFace`), knows the runs nested in it, and can be
+stepped.
 """
 
-import functools
-import inspect
-import logging
 import math
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-import anyio.to_thread
-import attrs
-from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from flowkit.backend import Backend, escaped_cancellation
-from flowkit.context import Context, RetryInfo
+from flowkit.backend import Backend
+from flowkit.context import RetryInfo
 from flowkit.errors import (
     CleanupFailedWarning,
     MisdirectedEvent,
@@ -51,118 +35,43 @@ from flowkit.errors import (
 )
 from flowkit.events import Event
 from flowkit.facts import (
-    AnswerWait,
-    CancelTimer,
     Command,
     EventCollected,
     EventPublished,
     EventSent,
     Fact,
-    Finish,
     GiveBatch,
-    Publish,
-    Rest,
     RunCancelled,
-    RunFailed,
     RunResumed,
     RunStarted,
     RunTimedOut,
-    SetTimer,
-    StartStep,
     StateWritten,
     Stepped,
-    StepRaised,
-    StepReturned,
     StepwiseEnded,
-    TimerFired,
     WaitAbandoned,
     WaitOpened,
 )
 from flowkit.machine import Machine
-from flowkit.resource_pool import Needs, Pool, resources_for
-from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
+from flowkit.performer import Cell, Owner, Performer, logger
+from flowkit.resource_pool import Pool
 from flowkit.stream import Origin, Stream
 
-__all__ = ["Owner", "Run"]
-
-BURST = 8
-"""Events a worker takes from its own step's queue before it lets other tasks run. A step that awaits lets them anyway."""
-
-logger = logging.getLogger("flowkit")
+__all__ = ["Run"]
 
 
-class Owner(Protocol):
-    """What a run needs of the workflow it runs."""
-
-    def bind(self, spec: StepSpec) -> Callable[..., Any]: ...
-
-    def child_for(self, name: str, kind: type[Any], run: "Run", step: str) -> Any: ...
-
-    def dump_run(self, machine: Machine) -> dict[str, Any]: ...
-
-    @property
-    def pool(self) -> Pool: ...
-
-
-@attrs.define(eq=False)
-class _Station:
-    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will get."""
-
-    spec: StepSpec
-    function: Callable[..., Any]
-    shape: int
-    send: MemoryObjectSendStream[StartStep]
-    receive: MemoryObjectReceiveStream[StartStep]
-    workers: int = 0
-    engaged: int = 0
-
-
-@attrs.define(eq=False)
-class _Cell:
-    """Where a suspended step waits for its event."""
-
-    woken: anyio.Event
-    answered: bool = False
-    event: Event | None = None
-
-
-class Run:
+class Run(Performer):
     """One run of a plan. It implements the context's `RunFace`, and what a handler needs."""
 
     __slots__ = (
-        "__weakref__",
-        "_alive",
-        "_backend",
         "_began",
-        "_cells",
         "_chosen",
-        "_clock",
-        "_direct",
         "_done",
         "_early",
-        "_emptied",
-        "_epoch",
         "_expected",
-        "_free",
-        "_inside",
-        "_keep",
-        "_others",
-        "_owner",
-        "_pool",
-        "_rested",
-        "_stations",
-        "_task_group",
-        "_thread",
-        "_timers",
-        "_turn",
-        "_unborn",
-        "_waits",
-        "_woken",
         "children",
         "claimed",
         "deadline",
         "error",
-        "machine",
         "origin",
         "parent",
         "result",
@@ -187,7 +96,7 @@ class Run:
         origin: Origin | None = None,
         keep: Callable[[Fact, Sequence[Command]], None] | None = None,
     ) -> None:
-        self.machine = machine
+        super().__init__(machine, owner, backend, keep)
         self.stream = stream
         self.run_id = run_id
         self.workflow_name = machine.plan.name
@@ -198,36 +107,14 @@ class Run:
         self.children: list[Run] | None = None
         self.claimed = False
         self.settled = False
-        self.warnings: list[Warning] = []
+        self.warnings: list[Warning] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
-        self._owner = owner
-        self._backend = backend
-        self._clock = backend.clock()
-        self._epoch = time.time() - self._clock()
-        self._keep = keep
-        self._stations: list[_Station | None] = [None] * len(machine.lanes)
-        self._cells: dict[tuple[int, str], _Cell] | None = None
-        self._waits: dict[int, int] | None = None
-        self._timers: dict[int, anyio.CancelScope] | None = None
-        self._turn: anyio.CancelScope | None = None
         self._expected: dict[tuple[int, str | None], tuple[Sequence[type], tuple[type, ...]]] | None = None
-        self._others: list[BaseException] | None = None
-        self._pool: Pool | None = None
-        self._inside = 0
-        self._free: _Station | None = None
-        self._direct: StartStep | None = None
-        self._alive = 0
-        self._unborn: list[tuple[Callable[[Any], Awaitable[None]], Any]] = []
-        self._began: anyio.Event | None = None
-        self._emptied: anyio.Event | None = None
         self._early: list[tuple[Event, str | None]] | None = None
-        self._chosen: list[int] = []
-        self._task_group: TaskGroup | None = None
-        self._thread = threading.get_ident()
-        self._woken: anyio.Event | None = None
+        self._chosen: list[int] | None = None
+        self._began: anyio.Event | None = None
         self._done: anyio.Event | None = None
-        self._rested: anyio.Event | None = None
 
     # ---------------------------------------------------------------------------------------------------- lifetime
 
@@ -293,8 +180,8 @@ class Run:
                         begun = True
                         self._begin(start)
                     else:
-                        early, self._unborn = self._unborn, []
-                        for task, argument in early:
+                        early, self._unborn = self._unborn, None
+                        for task, argument in early or ():
                             task_group.start_soon(task, argument)
                     if self.machine.plan.hosts_resources:
                         await self._host()
@@ -324,23 +211,6 @@ class Run:
         if self._began is not None:
             self._began.set()
 
-    def _spawn(self, task: Callable[[Any], Awaitable[None]], argument: Any) -> None:
-        """Start a task in the run's task group, or have the group opened for it."""
-        self._inside += 1
-        if self._task_group is not None:
-            self._task_group.start_soon(task, argument)
-            return
-        self._unborn.append((task, argument))
-        if self._woken is not None:
-            self._woken.set()
-
-    def _crashed(self, error: BaseException) -> None:
-        """Something outside any step failed, or Ctrl-C came: the run's error, or one of its others."""
-        if self.machine.outcome is None:
-            self.apply(RunFailed(self._now(), error))
-        else:
-            self._other(error)
-
     def _settle(self) -> None:
         """Close what the run held, and say how it ended."""
         for station in self._stations:
@@ -360,7 +230,7 @@ class Run:
                 for other in others:
                     self.error.add_note(f"also failed in this run: {type(other).__name__}: {other}")
         if self.error is None and self.machine.waits.kept:
-            self.warnings += [
+            self.warnings = (self.warnings or []) + [
                 UnhandledEventWarning(
                     f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never taken: no "
                     "step accepts it and no wait was open for it."
@@ -388,17 +258,12 @@ class Run:
             return
         for other in others:
             logger.error("clean-up failed in a run of %s that had ended", self.workflow_name, exc_info=other)
-            self.warnings.append(
+            self.warnings = (self.warnings or []) + [
                 CleanupFailedWarning(
                     f"a step of {self.workflow_name} failed while it was cancelled at the run's end: "
                     f"{type(other).__name__}: {other}"
                 )
-            )
-
-    def _other(self, error: BaseException) -> None:
-        if self._others is None:
-            self._others = []
-        self._others.append(error)
+            ]
 
     async def join(self) -> None:
         """Wait until the run has settled. Cancelling this doesn't cancel the run."""
@@ -409,87 +274,10 @@ class Run:
             self._done = anyio.Event()
         await self._done.wait()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the run takes no more facts (it may still be cleaning up)."""
-        return self.machine.outcome is not None
-
     def cancel(self, reason: str, *, by_user: bool = False) -> None:
         """End the run now. Does nothing where it has ended."""
         if self.machine.outcome is None:
             self.apply(RunCancelled(self._now(), reason, by_user=by_user))
-
-    # -------------------------------------------------------------------------------------------- facts and commands
-
-    def _now(self) -> float:
-        return self._clock() + self._epoch
-
-    def apply(self, fact: Fact) -> Sequence[Command]:
-        """Enter a fact and perform what follows from it, at once."""
-        machine = self.machine
-        commands = machine.receive(fact)
-        if self._keep is not None:
-            self._keep(fact, commands)
-        for command in commands:
-            if type(command) is StartStep:
-                station = self._stations[command.step] or self._open(command.step)
-                station.engaged += 1
-                if station is self._free:
-                    self._free = None
-                    self._direct = command
-                    continue
-                station.send.send_nowait(command)
-                if station.engaged > station.workers:
-                    station.workers += 1
-                    self._spawn(self._work, station)
-            else:
-                self._perform(command)
-        if not machine.busy and machine.outcome is None:
-            self._retire()
-            self._quieten()
-        return commands
-
-    def _perform(self, command: Command) -> None:
-        match command:
-            case Publish():
-                self.show(command.event, None)
-            case AnswerWait():
-                cell = self._cells.get((command.invocation, command.waiter)) if self._cells else None
-                if cell is not None:
-                    cell.answered, cell.event = True, command.event
-                    cell.woken.set()
-            case SetTimer():
-                if self._timers is None:
-                    self._timers = {}
-                self._timers[command.timer] = anyio.CancelScope()
-                self._spawn(self._time, command)
-            case CancelTimer():
-                timer = self._timers.pop(command.timer, None) if self._timers else None
-                if timer is not None:
-                    timer.cancel()
-            case Finish():
-                self._finish()
-            case Rest():
-                if self._rested is not None:
-                    self._rested.set()
-            case GiveBatch() | StartStep():
-                pass  # the first is read by `collect`, the second is performed in `apply`
-
-    def _finish(self) -> None:
-        idle = 0
-        for station in self._stations:
-            if station is not None:
-                station.send.close()
-                idle += station.workers - station.engaged
-        # Workers without work end by themselves now; whatever else is inside must be cancelled.
-        if self._task_group is not None and (self._inside > idle or self._timers):
-            self._task_group.cancel_scope.cancel()
-        if self._pool is not None:
-            self._pool.stop()
-        if self._turn is not None:
-            self._turn.cancel()
-        if self._woken is not None:
-            self._woken.set()
 
     def show(self, event: Event, origin: Origin | None) -> None:
         """Append an event to the stream, and to that of the run this one is nested in, with where it came from."""
@@ -497,11 +285,11 @@ class Run:
         if self.parent is not None:
             self.parent.show(event, origin or self.origin)
 
-    def _quieten(self) -> None:
+    def quieten(self) -> None:
         if self._rested is not None and not self.machine.stepwise:
             self._rested.set()
         if self.parent is not None:
-            self.parent._quieten()
+            self.parent.quieten()
 
     def waits_outside(self) -> bool:
         """Whether nothing in this run, nor in those nested in it, moves on without somebody outside."""
@@ -522,179 +310,6 @@ class Run:
             await self._rested.wait()
         self._rested = None
         await anyio.lowlevel.checkpoint()
-
-    # ------------------------------------------------------------------------------------------------------ workers
-
-    def _open(self, index: int) -> _Station:
-        spec = self.machine.plan.steps[index]
-        send, receive = anyio.create_memory_object_stream(math.inf)
-        station = _Station(spec, self._owner.bind(spec), spec.shape, send, receive)
-        self._stations[index] = station
-        return station
-
-    def _retire(self) -> None:
-        """The run is at rest: nobody will come soon. Idle workers end, channels go."""
-        for index, station in enumerate(self._stations):
-            if station is not None:
-                station.send.close()
-                if not station.workers:
-                    station.receive.close()
-                self._stations[index] = None
-
-    async def _work(self, station: _Station) -> None:
-        function, shape, receive = station.function, station.shape, station.receive.receive
-        machine, state = self.machine, self.machine.state
-        self._alive += 1
-        start: StartStep | None = None
-        burst = 0
-        try:
-            while True:
-                if start is None:
-                    burst = 0
-                    try:
-                        start = await receive()
-                    except (anyio.EndOfStream, anyio.ClosedResourceError):
-                        return
-                elif burst >= BURST:
-                    burst = 0
-                    await anyio.lowlevel.checkpoint()
-                try:
-                    if shape == EVENT:
-                        result = await function(start.event)
-                    elif shape == CTX_EVENT:
-                        result = await function(Context.of_run(self, state, start.invocation), start.event)
-                    elif shape == EVENT_CTX:
-                        result = await function(start.event, Context.of_run(self, state, start.invocation))
-                    else:
-                        result = await self._call(station, start)
-                except BaseException as error:  # noqa: BLE001 - sorted out, and raised again where it isn't the step's
-                    station.engaged -= 1
-                    self._failed(station.spec, start, error)
-                else:
-                    station.engaged -= 1
-                    if self._waits is not None:
-                        self._waits.pop(start.invocation, None)
-                    self._free = station
-                    self.apply(StepReturned(self._clock() + self._epoch, start.invocation, result))
-                    self._free = None
-                if machine.outcome is not None:
-                    return
-                start, self._direct = self._direct, None
-                burst += 1
-                if start is None and station.workers > station.spec.num_workers and station.engaged < station.workers:
-                    return  # it stood in for one that waited
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - flowkit's own failure, or Ctrl-C in it
-            self._crashed(error)
-        finally:
-            station.workers -= 1
-            self._alive -= 1
-            if not self._alive and self._emptied is not None:
-                self._emptied.set()
-            self._leave()
-            if not station.workers and self._stations and self._stations[station.spec.index] is not station:
-                station.receive.close()
-
-    async def _call(self, station: _Station, start: StartStep) -> Any:
-        """An attempt with everything that can come with it: resources, children, a timeout, a thread."""
-        spec = station.spec
-        if spec.options.timeout is None:
-            return await self._call_with_needs(station, start)
-        with anyio.move_on_after(spec.options.timeout) as scope:
-            return await self._call_with_needs(station, start)
-        assert scope.cancelled_caught
-        raise TimeoutError(f"step {spec.name!r} took longer than its timeout of {spec.options.timeout:g} seconds")
-
-    async def _call_with_needs(self, station: _Station, start: StartStep) -> Any:
-        spec = station.spec
-        ctx: Context[Any] = Context.of_run(self, self.machine.state, start.invocation)
-        arguments: dict[str, Any] = {spec.event_parameter: start.event}
-        if spec.context_parameter is not None:
-            arguments[spec.context_parameter] = ctx
-        for name, kind in spec.children.items():
-            arguments[name] = self._owner.child_for(name, kind, self, spec.name)
-        if not spec.resources:
-            return await self._invoke(station, arguments)
-        if self._pool is None:
-            self._pool = Pool()
-        run_ctx: Context[Any] = Context.of_run(self, self.machine.state)
-        needs = Needs(run_ctx, self.machine.start_event, {"run": self._pool, "workflow": self._owner.pool})
-        async with resources_for(spec.resources, spec.name, needs) as values:
-            return await self._invoke(station, arguments | values)
-
-    async def _invoke(self, station: _Station, arguments: dict[str, Any]) -> Any:
-        if station.spec.is_async:
-            return await station.function(**arguments)
-        # The thread is waited for, also on cancellation: nothing of a run outlives it.
-        result = await anyio.to_thread.run_sync(functools.partial(station.function, **arguments))
-        return await result if inspect.isawaitable(result) else result
-
-    def _failed(self, spec: StepSpec, start: StartStep, error: BaseException) -> None:
-        """An attempt ended with an error: enter the fact, or pass on what isn't the step's own failure."""
-        if self._waits is not None:
-            self._waits.pop(start.invocation, None)
-        if isinstance(error, anyio.get_cancelled_exc_class()):
-            if self.machine.outcome is not None or not escaped_cancellation(error):
-                raise error
-            escaped = WorkflowRuntimeError(
-                "a cancellation error escaped the step, though neither the run nor the step was cancelled: catch it where "
-                "you cancel something, or use an anyio.CancelScope."
-            )
-            escaped.__cause__ = error
-            error = escaped
-        elif isinstance(error, GeneratorExit):
-            raise error
-        elif not isinstance(error, Exception):
-            # Ctrl-C, SystemExit: not the step's failure. It ends the run and is raised where the run is awaited.
-            if self.machine.outcome is None:
-                self.apply(RunFailed(self._now(), error))
-            else:
-                self._other(error)
-            return
-        if self.machine.outcome is not None:
-            self._other(error)
-            return
-        now = self._now()
-        delay, error = self._verdict(spec, start, error, now)
-        self.apply(StepRaised(now, start.invocation, error, delay))
-
-    def _verdict(
-        self, spec: StepSpec, start: StartStep, error: Exception, now: float
-    ) -> tuple[float | None, Exception]:
-        policy = spec.options.retry_policy
-        if policy is None:
-            return None, error
-        elapsed = 0.0 if start.since is None else now - start.since
-        try:
-            delay = policy.next(elapsed, start.attempt, error)
-        except Exception as broken:  # noqa: BLE001 - becomes the step's failure, with the first as its context
-            broken.__context__ = error
-            return None, broken
-        if delay is None:
-            return None, error
-        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
-            wrong = WorkflowRuntimeError(
-                f"the retry policy of step {spec.name!r} gave {delay!r}: next() returns seconds, 0 or more, or None to give up."
-            )
-            wrong.__context__ = error
-            return None, wrong
-        return float(delay), error
-
-    async def _time(self, timer: SetTimer) -> None:
-        scope = self._timers.get(timer.timer) if self._timers is not None else None
-        try:
-            with scope or anyio.CancelScope():
-                if scope is None:
-                    return  # cancelled before it began
-                await anyio.sleep(max(0.0, timer.at - self._now()))
-                if self._timers is not None and self._timers.pop(timer.timer, None) is not None:
-                    self.apply(TimerFired(self._now(), timer.timer))
-        finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._inside -= 1
-        if not self._inside and not self.machine.plan.hosts_resources:
-            self._task_group = None  # it closes now; what comes later needs another
 
     # ----------------------------------------------------------------------------------------------------- resources
 
@@ -765,12 +380,12 @@ class Run:
             self.apply(EventSent(self._now(), None, event, step))
             return
         number = next(
-            (one for one, held in machine.held.items() if held.event is event and one not in self._chosen), None
+            (one for one, held in machine.held.items() if held.event is event and one not in (self._chosen or ())), None
         )
         if number is None:
             self.apply(EventSent(self._now(), None, event, step))
             number = machine.last
-        self._chosen.append(number)
+        self._chosen = [*(self._chosen or ()), number]
 
     def _check_target(self, event: Event, step: str) -> None:
         plan = self.machine.plan
@@ -847,7 +462,7 @@ class Run:
         key = (invocation, waiter)
         if key in self._cells:
             raise WorkflowRuntimeError(f"this step already waits as {waiter!r}: give each wait its own waiter_id.")
-        cell = self._cells[key] = _Cell(anyio.Event())
+        cell = self._cells[key] = Cell(anyio.Event())
         try:
             self.apply(WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question))
             await cell.woken.wait()
@@ -926,7 +541,7 @@ class Run:
             await self._began.wait()
         if self.machine.outcome is None:
             self._rested = rested = anyio.Event()
-            chosen, self._chosen = self._chosen, []
+            chosen, self._chosen = self._chosen or (), None
             self.apply(Stepped(self._now(), tuple(chosen)))
             await rested.wait()
             self._rested = None
@@ -938,7 +553,7 @@ class Run:
     def run_freely(self) -> None:
         """End stepwise execution: from here on events go where they belong by themselves."""
         if self.machine.stepwise and self.machine.outcome is None and self.machine.started:
-            chosen, self._chosen = self._chosen, []
+            chosen, self._chosen = self._chosen or (), None
             self.apply(StepwiseEnded(self._now(), tuple(chosen)))
         else:
             self.machine.stepwise = False

@@ -127,7 +127,10 @@ def _name(cls: Any) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"
+    try:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    except Exception:  # noqa: BLE001 - the text of a user's error is the user's code
+        return type(error).__name__
 
 
 def _check_depth(depth: int) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 from flowkit import events
 from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Lane, Timer, Waiting
 from flowkit.collecting import Buffer
+from flowkit.dispatch import finish_with
 from flowkit.errors import SerializationError
 from flowkit.events import Event
 from flowkit.joins import FanOut
-from flowkit.machine import Machine, finish_with
+from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec
 from flowkit.state import State

@@ -18,6 +18,8 @@ from flowkit.retry_policy import RetryPolicy
 
 __all__ = ["All", "Collect", "StepOptions", "StepSpec", "Take", "catch_error", "options_of", "source", "step"]
 
+# What a step may return, for type checkers: a Sequence, since a list[A] is no list[Event]. That it is a list is checked
+# when the class is built.
 _Result = Event | Sequence[Event] | None
 F = TypeVar("F", bound=Callable[..., _Result | Awaitable[_Result]])
 MARK = "__flowkit_step__"

@@ -1,0 +1,444 @@
+"""Performing a run's commands: channels, workers, timers.
+
+Each step that has something to do has a *station*: a memory object channel and the workers that read it. A worker is
+started when its step has more work than workers, up to ``num_workers`` (one more for each of its invocations that is
+suspended in a wait). A channel is opened when its step first gets an event, and closed when the run comes to rest.
+
+**No task in the middle.** A worker that finishes an attempt calls `Performer.apply` with the fact; the machine answers
+with commands, and they are performed there and then: ``send_nowait`` on the next step's channel, an event set for a
+wait, a timer task. One hop per event. A worker that finishes while its own step has more to do takes that itself, up to
+`BURST` in a row, instead of passing it through the channel to whoever is first.
+
+**The end.** `Finish` closes the channels, so that idle workers end by themselves (cheaper than cancelling), and cancels
+the task group only where something is still running.
+
+With a ``keep`` hook each fact is handed over before its commands are performed: write, then act.
+"""
+
+import functools
+import inspect
+import logging
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, cast
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import attrs
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from flowkit.backend import Backend, escaped_cancellation
+from flowkit.context import Context, RunFace
+from flowkit.errors import WorkflowRuntimeError
+from flowkit.events import Event
+from flowkit.facts import (
+    AnswerWait,
+    CancelTimer,
+    Command,
+    Fact,
+    Finish,
+    GiveBatch,
+    Publish,
+    Rest,
+    RunFailed,
+    SetTimer,
+    StartStep,
+    StepRaised,
+    StepReturned,
+    TimerFired,
+)
+from flowkit.machine import Machine
+from flowkit.resource_pool import Needs, Pool, resources_for
+from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
+
+__all__ = ["Owner", "Performer"]
+
+logger = logging.getLogger("flowkit")
+
+BURST = 8
+"""Events a worker takes from its own step's queue before it lets other tasks run. A step that awaits lets them anyway."""
+
+
+class Owner(Protocol):
+    """What a run needs of the workflow it runs."""
+
+    def bind(self, spec: StepSpec) -> Callable[..., Any]: ...
+
+    def child_for(self, name: str, kind: type[Any], run: Any, step: str) -> Any: ...
+
+    def dump_run(self, machine: Machine) -> dict[str, Any]: ...
+
+    @property
+    def pool(self) -> Pool: ...
+
+
+@attrs.define(eq=False)
+class _Station:
+    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will get."""
+
+    spec: StepSpec
+    function: Callable[..., Any]
+    shape: int
+    send: MemoryObjectSendStream[StartStep]
+    receive: MemoryObjectReceiveStream[StartStep]
+    workers: int = 0
+    engaged: int = 0
+
+
+@attrs.define(eq=False)
+class Cell:
+    """Where a suspended step waits for its event."""
+
+    woken: anyio.Event
+    answered: bool = False
+    event: Event | None = None
+
+
+class Performer(ABC):
+    """The half of a run that does what the machine says."""
+
+    __slots__ = (
+        "__weakref__",
+        "_alive",
+        "_backend",
+        "_cells",
+        "_clock",
+        "_direct",
+        "_emptied",
+        "_epoch",
+        "_free",
+        "_inside",
+        "_keep",
+        "_others",
+        "_owner",
+        "_pool",
+        "_rested",
+        "_stations",
+        "_task_group",
+        "_thread",
+        "_timers",
+        "_turn",
+        "_unborn",
+        "_waits",
+        "_woken",
+        "machine",
+    )
+
+    def __init__(
+        self,
+        machine: Machine,
+        owner: Owner,
+        backend: Backend,
+        keep: Callable[[Fact, Sequence[Command]], None] | None,
+    ) -> None:
+        self.machine = machine
+        self._owner = owner
+        self._backend = backend
+        self._clock = backend.clock()
+        self._epoch = time.time() - self._clock()
+        self._keep = keep
+        self._thread = threading.get_ident()
+        self._task_group: TaskGroup | None = None
+        self._stations: list[_Station | None] = [None] * len(machine.lanes)
+        self._inside = 0  # tasks started and not ended
+        self._alive = 0  # workers that have begun and not ended
+        self._unborn: list[tuple[Callable[[Any], Awaitable[None]], Any]] | None = None
+        self._free: _Station | None = None
+        self._direct: StartStep | None = None
+        # Made when first needed; most runs never need them.
+        self._cells: dict[tuple[int, str], Cell] | None = None
+        self._waits: dict[int, int] | None = None
+        self._timers: dict[int, anyio.CancelScope] | None = None
+        self._others: list[BaseException] | None = None
+        self._pool: Pool | None = None
+        self._turn: anyio.CancelScope | None = None
+        self._woken: anyio.Event | None = None
+        self._rested: anyio.Event | None = None
+        self._emptied: anyio.Event | None = None
+
+    # -------------------------------------------------------------------------------------------- facts and commands
+
+    @abstractmethod
+    def show(self, event: Event, origin: Any) -> None:
+        """Append an event to the run's stream."""
+
+    @abstractmethod
+    def quieten(self) -> None:
+        """The run has come to rest."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run takes no more facts (it may still be cleaning up)."""
+        return self.machine.outcome is not None
+
+    def _now(self) -> float:
+        return self._clock() + self._epoch
+
+    def apply(self, fact: Fact) -> Sequence[Command]:
+        """Enter a fact and perform what follows from it, at once."""
+        machine = self.machine
+        commands = machine.receive(fact)
+        if self._keep is not None:
+            self._keep(fact, commands)
+        for command in commands:
+            if type(command) is StartStep:
+                station = self._stations[command.step] or self._open(command.step)
+                station.engaged += 1
+                if station is self._free:
+                    self._free = None
+                    self._direct = command
+                    continue
+                station.send.send_nowait(command)
+                if station.engaged > station.workers:
+                    station.workers += 1
+                    self._spawn(self._work, station)
+            else:
+                self._perform(command)
+        if not machine.busy and machine.outcome is None:
+            self._retire()
+            self.quieten()
+        return commands
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Publish():
+                self.show(command.event, None)
+            case AnswerWait():
+                cell = self._cells.get((command.invocation, command.waiter)) if self._cells else None
+                if cell is not None:
+                    cell.answered, cell.event = True, command.event
+                    cell.woken.set()
+            case SetTimer():
+                if self._timers is None:
+                    self._timers = {}
+                self._timers[command.timer] = anyio.CancelScope()
+                self._spawn(self._time, command)
+            case CancelTimer():
+                timer = self._timers.pop(command.timer, None) if self._timers else None
+                if timer is not None:
+                    timer.cancel()
+            case Finish():
+                self._finish()
+            case Rest():
+                if self._rested is not None:
+                    self._rested.set()
+            case GiveBatch() | StartStep():
+                pass  # the first is read by `collect`, the second is performed in `apply`
+
+    def _spawn(self, task: Callable[[Any], Awaitable[None]], argument: Any) -> None:
+        """Start a task in the run's task group, or have the group opened for it."""
+        self._inside += 1
+        if self._task_group is not None:
+            self._task_group.start_soon(task, argument)
+            return
+        self._unborn = [*(self._unborn or ()), (task, argument)]
+        if self._woken is not None:
+            self._woken.set()
+
+    def _finish(self) -> None:
+        idle = 0
+        for station in self._stations:
+            if station is not None:
+                station.send.close()
+                idle += station.workers - station.engaged
+        # Workers without work end by themselves now; whatever else is inside must be cancelled.
+        if self._task_group is not None and (self._inside > idle or self._timers):
+            self._task_group.cancel_scope.cancel()
+        if self._pool is not None:
+            self._pool.stop()
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._woken is not None:
+            self._woken.set()
+
+    # ------------------------------------------------------------------------------------------------------ workers
+
+    def _open(self, index: int) -> _Station:
+        spec = self.machine.plan.steps[index]
+        send, receive = anyio.create_memory_object_stream(math.inf)
+        station = _Station(spec, self._owner.bind(spec), spec.shape, send, receive)
+        self._stations[index] = station
+        return station
+
+    def _retire(self) -> None:
+        """The run is at rest: nobody will come soon. Idle workers end, channels go."""
+        for index, station in enumerate(self._stations):
+            if station is not None:
+                station.send.close()
+                if not station.workers:
+                    station.receive.close()
+                self._stations[index] = None
+
+    async def _work(self, station: _Station) -> None:
+        function, shape, receive = station.function, station.shape, station.receive.receive
+        machine, state, face = self.machine, self.machine.state, cast(RunFace, self)
+        self._alive += 1
+        start: StartStep | None = None
+        burst = 0
+        try:
+            while True:
+                if start is None:
+                    burst = 0
+                    try:
+                        start = await receive()
+                    except (anyio.EndOfStream, anyio.ClosedResourceError):
+                        return
+                elif burst >= BURST:
+                    burst = 0
+                    await anyio.lowlevel.checkpoint()
+                try:
+                    if shape == EVENT:
+                        result = await function(start.event)
+                    elif shape == CTX_EVENT:
+                        result = await function(Context.of_run(face, state, start.invocation), start.event)
+                    elif shape == EVENT_CTX:
+                        result = await function(start.event, Context.of_run(face, state, start.invocation))
+                    else:
+                        result = await self._call(station, start)
+                except BaseException as error:  # noqa: BLE001 - sorted out, and raised again where it isn't the step's
+                    station.engaged -= 1
+                    self._failed(station.spec, start, error)
+                else:
+                    station.engaged -= 1
+                    if self._waits is not None:
+                        self._waits.pop(start.invocation, None)
+                    self._free = station
+                    self.apply(StepReturned(self._clock() + self._epoch, start.invocation, result))
+                    self._free = None
+                if machine.outcome is not None:
+                    return
+                start, self._direct = self._direct, None
+                burst += 1
+                if start is None and station.workers > station.spec.num_workers and station.engaged < station.workers:
+                    return  # it stood in for one that waited
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - flowkit's own failure, or Ctrl-C in it
+            self._crashed(error)
+        finally:
+            station.workers -= 1
+            self._alive -= 1
+            if not self._alive and self._emptied is not None:
+                self._emptied.set()
+            self._leave()
+            if not station.workers and self._stations and self._stations[station.spec.index] is not station:
+                station.receive.close()
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        if not self._inside and not self.machine.plan.hosts_resources:
+            self._task_group = None  # it closes now; what comes later needs another
+
+    async def _time(self, timer: SetTimer) -> None:
+        scope = self._timers.get(timer.timer) if self._timers is not None else None
+        try:
+            with scope or anyio.CancelScope():
+                if scope is None:
+                    return  # cancelled before it began
+                await anyio.sleep(max(0.0, timer.at - self._now()))
+                if self._timers is not None and self._timers.pop(timer.timer, None) is not None:
+                    self.apply(TimerFired(self._now(), timer.timer))
+        finally:
+            self._leave()
+
+    # --------------------------------------------------------------------------------------------------- one attempt
+
+    async def _call(self, station: _Station, start: StartStep) -> Any:
+        """An attempt with everything that can come with it: resources, children, a timeout, a thread."""
+        spec = station.spec
+        if spec.options.timeout is None:
+            return await self._call_with_needs(station, start)
+        with anyio.move_on_after(spec.options.timeout) as scope:
+            return await self._call_with_needs(station, start)
+        assert scope.cancelled_caught
+        raise TimeoutError(f"step {spec.name!r} took longer than its timeout of {spec.options.timeout:g} seconds")
+
+    async def _call_with_needs(self, station: _Station, start: StartStep) -> Any:
+        spec = station.spec
+        ctx: Context[Any] = Context.of_run(cast(RunFace, self), self.machine.state, start.invocation)
+        arguments: dict[str, Any] = {spec.event_parameter: start.event}
+        if spec.context_parameter is not None:
+            arguments[spec.context_parameter] = ctx
+        for name, kind in spec.children.items():
+            arguments[name] = self._owner.child_for(name, kind, self, spec.name)
+        if not spec.resources:
+            return await self._invoke(station, arguments)
+        if self._pool is None:
+            self._pool = Pool()
+        run_ctx: Context[Any] = Context.of_run(cast(RunFace, self), self.machine.state)
+        needs = Needs(run_ctx, self.machine.start_event, {"run": self._pool, "workflow": self._owner.pool})
+        async with resources_for(spec.resources, spec.name, needs) as values:
+            return await self._invoke(station, arguments | values)
+
+    async def _invoke(self, station: _Station, arguments: dict[str, Any]) -> Any:
+        if station.spec.is_async:
+            return await station.function(**arguments)
+        # The thread is waited for, also on cancellation: nothing of a run outlives it.
+        result = await anyio.to_thread.run_sync(functools.partial(station.function, **arguments))
+        return await result if inspect.isawaitable(result) else result
+
+    def _failed(self, spec: StepSpec, start: StartStep, error: BaseException) -> None:
+        """An attempt ended with an error: enter the fact, or pass on what isn't the step's own failure."""
+        if self._waits is not None:
+            self._waits.pop(start.invocation, None)
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            if self.machine.outcome is not None or not escaped_cancellation(error):
+                raise error
+            escaped = WorkflowRuntimeError(
+                "a cancellation error escaped the step, though neither the run nor the step was cancelled: catch it where "
+                "you cancel something, or use an anyio.CancelScope."
+            )
+            escaped.__cause__ = error
+            error = escaped
+        elif isinstance(error, GeneratorExit):
+            raise error
+        elif not isinstance(error, Exception):
+            # Ctrl-C, SystemExit: not the step's failure. It ends the run and is raised where the run is awaited.
+            if self.machine.outcome is None:
+                self.apply(RunFailed(self._now(), error))
+            else:
+                self._other(error)
+            return
+        if self.machine.outcome is not None:
+            self._other(error)
+            return
+        now = self._now()
+        delay, error = self._verdict(spec, start, error, now)
+        self.apply(StepRaised(now, start.invocation, error, delay))
+
+    def _verdict(
+        self, spec: StepSpec, start: StartStep, error: Exception, now: float
+    ) -> tuple[float | None, Exception]:
+        policy = spec.options.retry_policy
+        if policy is None:
+            return None, error
+        elapsed = 0.0 if start.since is None else now - start.since
+        try:
+            delay = policy.next(elapsed, start.attempt, error)
+        except Exception as broken:  # noqa: BLE001 - becomes the step's failure, with the first as its context
+            broken.__context__ = error
+            return None, broken
+        if delay is None:
+            return None, error
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
+            wrong = WorkflowRuntimeError(
+                f"the retry policy of step {spec.name!r} gave {delay!r}: next() returns seconds, 0 or more, or None to give up."
+            )
+            wrong.__context__ = error
+            return None, wrong
+        return float(delay), error
+
+    def _crashed(self, error: BaseException) -> None:
+        """Something outside any step failed, or Ctrl-C came: the run's error, or one of its others."""
+        if self.machine.outcome is None:
+            self.apply(RunFailed(self._now(), error))
+        else:
+            self._other(error)
+
+    def _other(self, error: BaseException) -> None:
+        if self._others is None:
+            self._others = []
+        self._others.append(error)

@@ -1,0 +1,162 @@
+"""Imports point one way: a module may import only what stands above it in `LAYERS`.
+
+The order is total, within a layer too, so there can be no cycle. `TYPE_CHECKING` blocks and imports inside
+functions count like any other: they hide a cycle, they don't remove it. Every module of the package has its
+place here: a new one is placed on purpose, and one that is gone is taken out.
+"""
+
+import ast
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+LAYERS = {
+    "values": """
+        errors
+        hints
+        events
+        facts
+    """,
+    "definition": """
+        retry_policy
+        state
+        context
+        resource
+        steps
+        signature
+        plan
+        wiring
+    """,
+    "decision": """
+        joins
+        collecting
+        waits
+        books
+        dispatch
+        machine
+    """,
+    "keeping": """
+        serialization
+        snapshot
+        journal
+    """,
+    "running": """
+        backend
+        stream
+        resource_pool
+        narrator
+        performer
+        runner
+        handler
+        workflow
+        checkpointer
+    """,
+    "the package itself": """
+        flowkit
+    """,
+    "edges": """
+        examples
+        examples._passages
+        examples._chat
+        examples._search
+        examples.ask_folder
+    """,
+}
+"""Module names without the leading `flowkit.`; `flowkit` is `flowkit/__init__.py`."""
+
+LONGEST = 620
+"""Lines. About six hundred is what a reader can hold; the rest is slack for a docstring."""
+GRAB_BAGS = {"base", "common", "core", "helper", "helpers", "manager", "misc", "util", "utils"}
+OPTIONAL = {"hypothesis", "trio"}
+
+_PLACES = find_spec("flowkit")
+assert _PLACES is not None and _PLACES.submodule_search_locations
+PACKAGE = Path(_PLACES.submodule_search_locations[0])
+
+
+def name_of(file: Path) -> str:
+    """`flowkit/machine.py` is "machine", `flowkit/__init__.py` is "flowkit"."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "flowkit"
+
+
+FILES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+ORDER = [name for layer in LAYERS.values() for name in layer.split()]
+RANK = {name: rank for rank, name in enumerate(ORDER)}
+
+each_module = pytest.mark.parametrize("module", FILES)
+
+
+def imports(module: str) -> Iterator[tuple[str, ast.stmt]]:
+    """Every absolute name that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                # `from flowkit import machine` names a module, `from flowkit.errors import X` doesn't.
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule.removeprefix("flowkit.") in FILES else node.module, node
+
+
+def test_every_module_has_a_place() -> None:
+    assert sorted(FILES.keys() - RANK.keys()) == []
+
+
+def test_every_place_has_a_module() -> None:
+    assert sorted(RANK.keys() - FILES.keys()) == []
+
+
+def test_no_module_has_two_places() -> None:
+    assert len(ORDER) == len(RANK)
+
+
+@each_module
+def test_imports_point_upwards(module: str) -> None:
+    wrong = [
+        f"{FILES[module]}:{node.lineno} imports {name}"
+        for name, node in imports(module)
+        if name.partition(".")[0] == "flowkit"
+        and RANK.get(name.removeprefix("flowkit."), len(RANK)) >= RANK.get(module, -1)
+    ]
+    assert wrong == []
+
+
+@each_module
+def test_imports_are_absolute(module: str) -> None:
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    relative = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert relative == []
+
+
+@each_module
+def test_optional_packages_are_imported_late(module: str) -> None:
+    """trio and hypothesis: in `flowkit.testing`, and inside functions of `flowkit.backend`."""
+    if module.partition(".")[0] == "testing":
+        return
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    late = {
+        id(node)
+        for function in ast.walk(tree)
+        if module == "backend" and isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    wrong = [
+        f"{FILES[module]}:{node.lineno} imports {name}"
+        for name, node in imports(module)
+        if name.partition(".")[0] in OPTIONAL and id(node) not in late
+    ]
+    assert wrong == []
+
+
+@each_module
+def test_a_file_is_short_enough_to_read(module: str) -> None:
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@each_module
+def test_a_module_is_named_for_what_it_holds(module: str) -> None:
+    assert GRAB_BAGS.isdisjoint(part.strip("_") for part in module.split("."))
