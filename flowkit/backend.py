@@ -1,11 +1,11 @@
 """Everything that differs between asyncio and trio, and the only place where a task is started outside a task group.
 
 A run whose handle is kept instead of awaited (``handler = workflow.run(…)``) needs somebody to own it: a *supervised*
-task of the event loop. On asyncio that is a task with a strong reference; asyncio cancels it when the loop is closed. On
-trio it is a child of one system task per trio run, which trio cancels once the main task has ended.
+task of the event loop. On asyncio that is a task with a strong reference; asyncio cancels it when the loop is closed.
+On trio it is a child of one system task per trio run, which trio cancels once the main task has ended.
 
-Whether a run is awaited at once (then it needs no task) is known only after ``run()`` has returned. So a start is put off
-by one turn of the loop, and taken back where somebody has claimed the run in the meantime.
+Whether a run is awaited at once (then it needs no task) is known only after ``run()`` has returned. So a start is put
+off by one turn of the loop, and taken back where somebody has claimed the run in the meantime.
 
 trio is imported only when it is already running.
 """
@@ -60,7 +60,8 @@ def current() -> Backend | None:
 
 
 def escaped_cancellation(error: BaseException) -> bool:
-    """Whether this is a cancellation error that nobody sent: no scope around the task, nor the task itself, is cancelled."""
+    """Whether this is a cancellation error that nobody sent: no scope around the task, nor the task itself, is
+    cancelled."""
     if not isinstance(error, anyio.get_cancelled_exc_class()):
         return False
     if anyio.get_current_task().has_pending_cancellation():

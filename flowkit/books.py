@@ -16,7 +16,8 @@ QUEUED, RUNNING, WAITING, RESUMING, RETRYING = "queued", "running", "waiting", "
 
 @attrs.define(eq=False)
 class Waiting:
-    """The waits of an invocation, by waiter: those ever ``opened`` (with their deadlines), the ``open`` ones, and the answers.
+    """The waits of an invocation, by waiter: those ever ``opened`` (with their deadlines), the ``open`` ones, and the
+    answers.
 
     ``to_answer`` are those that were answered while the invocation's slot was away.
     """
@@ -31,9 +32,9 @@ class Waiting:
 class Invocation:
     """One event in the hands of one step, with all its attempts.
 
-    ``scope`` and ``place`` say which fan-out its event belongs to (joins.py), ``since`` is the time of the first failure.
-    What an attempt did is on record for the next one: what it ``sent`` and which ``batches`` it collected by position
-    (``at_sent`` and ``at_batch`` count within the attempt), and its waits.
+    ``scope`` and ``place`` say which fan-out its event belongs to (joins.py), ``since`` is the time of the first
+    failure. What an attempt did is on record for the next one: what it ``sent`` and which ``batches`` it collected by
+    position (``at_sent`` and ``at_batch`` count within the attempt), and its waits.
     """
 
     number: int
@@ -65,9 +66,11 @@ class Invocation:
 
 
 class Lane:
-    """A step's slots and queues: ``running`` counts its taken slots, ``resuming`` are answered waits that want one back.
+    """A step's slots and queues: ``running`` counts its taken slots, ``resuming`` are answered waits that want one
+    back.
 
-    The queues are made when they are first needed: most steps of most runs never have one, and an empty deque is 600 bytes.
+    The queues are made when they are first needed: most steps of most runs never have one, and an empty deque is 600
+    bytes.
     """
 
     __slots__ = ("index", "num_workers", "queue", "resuming", "running", "spec")

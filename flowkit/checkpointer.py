@@ -1,7 +1,7 @@
 """`WorkflowCheckpointer`: a checkpoint after every step of a run, and new runs from any of them.
 
-Checkpoints are places in a journal (journal.py): making one costs the same however long the run is, and its ``ctx_state``
-is put together when it is asked for.
+Checkpoints are places in a journal (journal.py): making one costs the same however long the run is, and its
+``ctx_state`` is put together when it is asked for.
 """
 
 import uuid

@@ -319,7 +319,8 @@ class Store(Generic[S]):
         await self._ctx._write(tuple(path.split(".")), value)  # pyright: ignore[reportPrivateUsage]
 
     async def get_state(self) -> S:
-        """The whole state: a dictionary, or the instance of the state's class. Not a copy; change it by `edit_state`."""
+        """The whole state: a dictionary, or the instance of the state's class. Not a copy; change it by
+        `edit_state`."""
         return cast(S, self._ctx._state.root)  # pyright: ignore[reportPrivateUsage]
 
     async def set_state(self, state: S) -> None:

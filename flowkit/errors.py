@@ -27,6 +27,9 @@
         ├── NoEventLoop                  ``run()`` was called where no event loop runs
         └── ImpossibleFact               flowkit's own books don't balance: a bug, please report it
 
+    UnhandledEventWarning (UserWarning)      a run ended, and nobody had taken an event that was sent in it
+    CleanupFailedWarning (RuntimeWarning)    a run ended well, but a step failed while it was cancelled at the end
+
 A constructor takes facts, builds the sentence and keeps the facts as attributes. A sentence says what happened, where
 (workflow.step, parameter, file:line) and what to write instead.
 """
@@ -373,6 +376,9 @@ class WorkflowStalled(WorkflowRuntimeError):
 class WorkflowCancelled(WorkflowRuntimeError):
     """The run was cancelled before it ended: its owner's scope was, its handle was dropped, or its loop ended."""
 
+    workflow: str
+    reason: str
+
     def __init__(self, workflow: str, reason: str) -> None:
         super().__init__(f"{workflow} was cancelled: {reason}.", workflow=workflow, reason=reason)
 
@@ -383,6 +389,10 @@ class WorkflowCancelledByUser(WorkflowCancelled):
 
 class WaitTimedOut(WorkflowRuntimeError, TimeoutError):
     """``ctx.wait_for_event`` waited its ``timeout`` seconds in vain. Raised inside the waiting step."""
+
+    step: str
+    event_type: str
+    timeout: float
 
     def __init__(self, step: str, event_type: str, timeout: float) -> None:
         super().__init__(
@@ -410,6 +420,8 @@ class WrongCall(WorkflowRuntimeError):
 class RunFinished(WorkflowRuntimeError):
     """Something was asked of a run that has already ended."""
 
+    workflow: str
+
     def __init__(self, workflow: str, what: str) -> None:
         super().__init__(
             f"{what}: this run of {workflow} has ended. Start another with run(ctx=handler.ctx) to go on from its state.",
@@ -418,14 +430,38 @@ class RunFinished(WorkflowRuntimeError):
 
 
 class MisdirectedEvent(WorkflowRuntimeError):
-    """``send_event(event, step=name)`` named a step that doesn't exist or doesn't take this event."""
+    """``send_event(event, step=name)`` named a step that doesn't exist (``takes`` is ``None``) or doesn't take this event."""
 
-    def __init__(self, message: str, *, step: str, event: Any) -> None:
-        super().__init__(message, step=step, event=event)
+    workflow: str
+    step: str
+    event: Any
+    takes: str | None
+
+    def __init__(
+        self,
+        workflow: str,
+        step: str,
+        event: Any,
+        *,
+        steps: Iterable[str] = (),
+        takes: str | None = None,
+        where: str | None = None,
+    ) -> None:
+        kind = type(event).__name__
+        if takes is None:
+            names = list(steps)
+            problem = f"{workflow} has no step {shown(step)} to send {kind} to; it has {', '.join(map(repr, names))}"
+            message = _sentence(problem, did_you_mean(str(step), names), where)
+        else:
+            problem = f"{workflow}.{step} takes {takes}, not {kind}. Leave step= out to send it to whichever step takes it"
+            message = _sentence(problem, None, where)
+        super().__init__(message, workflow=workflow, step=step, event=event, takes=takes)
 
 
 class ContextInUse(WorkflowRuntimeError):
     """A context that drives a run was given to another."""
+
+    workflow: str
 
     def __init__(self, workflow: str) -> None:
         super().__init__(
@@ -437,18 +473,27 @@ class ContextInUse(WorkflowRuntimeError):
 class UnknownKey(WorkflowRuntimeError, KeyError):
     """``ctx.get(key)`` without a default, and the key was never set. ``known`` lists the keys there are."""
 
+    key: str
+    known: tuple[str, ...]
+
     def __init__(self, key: str, known: Iterable[str]) -> None:
         keys = tuple(known)
-        have = ", ".join(map(repr, keys)) if keys else "none"
+        have = ", ".join(map(repr, keys[:20])) if keys else "none"
+        more = f" and {len(keys) - 20} more" if len(keys) > 20 else ""
+        cure = did_you_mean(key, keys) or f"set it first, or write get({key!r}, default=None)"
         super().__init__(
-            f"the context has no key {key!r} (known keys: {have}); set it first, or write get({key!r}, default=None).",
-            key=key,
-            known=keys,
+            _sentence(f"the context has no key {key!r} (known keys: {have}{more})", cure), key=key, known=keys
         )
 
 
 class StateError(WorkflowRuntimeError):
     """The run's state can't do what was asked: no such field, a wrong type, or two writers in one task."""
+
+    problem: str
+    cure: str | None
+
+    def __init__(self, problem: str, cure: str | None = None) -> None:
+        super().__init__(_sentence(problem, cure), problem=problem, cure=cure)
 
 
 class ResourceError(WorkflowRuntimeError):
@@ -462,6 +507,8 @@ class ResourceError(WorkflowRuntimeError):
 
 class NoEventLoop(WorkflowRuntimeError):
     """``Workflow.run()`` was called outside a running event loop."""
+
+    workflow: str
 
     def __init__(self, workflow: str) -> None:
         super().__init__(

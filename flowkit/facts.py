@@ -1,13 +1,13 @@
 """Facts and commands: the two vocabularies of a run.
 
-A **fact** is something that happened to a run. It carries everything its consequences depend on: its time (seconds since
-the epoch, by the run's one clock), what user code decided (a retry's delay), what was made up outside (a run id). So the
-same facts give the same run, whenever and wherever they are replayed.
+A **fact** is something that happened to a run. It carries everything its consequences depend on: its time (seconds
+since the epoch, by the run's one clock), what user code decided (a retry's delay), what was made up outside (a run
+id). So the same facts give the same run, whenever and wherever they are replayed.
 
 A **command** is something to do about a fact. Commands are performed in the order they are given.
 
-All are values, never changed. Those a run makes for every event aren't ``frozen`` all the same: attrs' frozen ``__init__``
-costs twice as much.
+All are values, never changed. Those a run makes for every event aren't ``frozen`` all the same: attrs' frozen
+``__init__`` costs twice as much.
 
 Invocations and timers are numbered within their run. An *invocation* is one event being worked on by one step, with
 all its attempts.
@@ -216,7 +216,8 @@ Fact = (
 
 @attrs.define
 class StartStep:
-    """Run the step numbered ``step`` on ``event``. ``attempt`` counts from 0; ``since`` is the time of the first failure."""
+    """Run the step numbered ``step`` on ``event``. ``attempt`` counts from 0; ``since`` is the time of the first
+    failure."""
 
     step: int
     invocation: int

@@ -4,8 +4,8 @@ Three ways to own a run, decided by what is done with the handler:
 
 * ``await handler`` before the loop's next turn: the run is driven inside the awaiting task.
 * ``async with handler``: a task group that belongs to the block drives it; leaving the block ends it.
-* anything else: in the loop's next turn a supervised task takes it (backend.py). Then awaiting the handler waits for that
-  task, and cancelling the awaiter cancels the run and waits for its clean-up.
+* anything else: in the loop's next turn a supervised task takes it (backend.py). Then awaiting the handler waits for
+  that task, and cancelling the awaiter cancels the run and waits for its clean-up.
 
 The handler refers to the run, never the other way round: so a handle that was dropped is noticed by its finaliser.
 """
@@ -135,8 +135,8 @@ class Handler:
         return self._run.result
 
     def _warn(self) -> None:
-        noted, self._run.warnings = self._run.warnings, []
-        for warning in noted:
+        noted, self._run.warnings = self._run.warnings, None
+        for warning in noted or ():
             warnings.warn(warning, stacklevel=4)
 
     # -------------------------------------------------------------------------------------------------------- block
@@ -172,7 +172,8 @@ class Handler:
             await run.settle()
             if not run.settled:
                 run.cancel(
-                    "its block was left while it waited for somebody outside; answer inside the block, or keep the handle"
+                    "its block was left while it waited for somebody outside; answer inside the block, "
+                    "or keep the handle"
                 )
         except BaseException as late:
             await group.__aexit__(type(late), late, late.__traceback__)
@@ -197,9 +198,9 @@ class Handler:
     def stream_events(self, *, from_start: bool = False) -> Reader:
         """The events the run shows, ending after its `StopEvent` or its failure (which ``await handler`` raises).
 
-        An iterator, not a generator: leave it when you like. A new one begins where the furthest reader so far has come, or
-        at the oldest event kept with ``from_start``. One that fell behind the log's bound gets a `StreamGap`. Its
-        ``origin`` says from which nested run the last event came.
+        An iterator, not a generator: leave it when you like. A new one begins where the furthest reader so far has
+        come, or at the oldest event kept with ``from_start``. One that fell behind the log's bound gets a `StreamGap`.
+        Its ``origin`` says from which nested run the last event came.
         """
         return Reader(self._run.stream, 0 if from_start else self._run.stream.furthest, self)
 
@@ -218,8 +219,9 @@ class Handler:
     async def run_step(self) -> list[Event]:
         """In a ``run(stepwise=True)``: let every ready step run to its end once; the events they produced.
 
-        Send back those that shall go on, by ``handler.ctx.send_event``; the others are dropped. An empty list means that
-        nothing is left to do: the run has ended, or waits for somebody outside. Awaiting the handler runs the rest freely.
+        Send back those that shall go on, by ``handler.ctx.send_event``; the others are dropped. An empty list means
+        that nothing is left to do: the run has ended, or waits for somebody outside. Awaiting the handler runs the
+        rest freely.
 
         Raises:
             WorkflowRuntimeError: the run isn't stepwise.
@@ -295,7 +297,8 @@ class Handler:
             )
         elif not run.settled:
             warnings.warn(
-                f"the handle of a run of {run.workflow_name} was dropped, so the run is cancelled: await the handler, or keep it.",
+                f"the handle of a run of {run.workflow_name} was dropped, so the run is cancelled: await the handler, "
+                "or keep it.",
                 ResourceWarning,
                 stacklevel=2,
             )

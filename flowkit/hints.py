@@ -2,8 +2,8 @@
 
 ``from __future__ import annotations`` turns annotations into strings. Their names usually live in the function's
 module; those of classes defined inside a function live only in the frames that are running when the decorator or the
-class statement is. `local_names` takes the few that the strings mention out of those frames at once, so that no frame is
-kept alive.
+class statement is. `local_names` takes the few that the strings mention out of those frames at once, so that no frame
+is kept alive.
 """
 
 import inspect

@@ -1,8 +1,8 @@
 """A run's facts in order, in memory: what checkpoints are cut from.
 
-Each fact is encoded when it is appended, so a value that is changed later doesn't change the past, and the cost of a fact
-doesn't depend on how long the run has been. A prefix of the journal, replayed into the machine the run began with, is the
-run as it was.
+Each fact is encoded when it is appended, so a value that is changed later doesn't change the past, and the cost of a
+fact doesn't depend on how long the run has been. A prefix of the journal, replayed into the machine the run began
+with, is the run as it was.
 """
 
 from collections.abc import Sequence

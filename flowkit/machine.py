@@ -8,15 +8,16 @@ object and a fact costs the same however long the run is: no queue is scanned, n
 The books:
 
 * an `Invocation` (books.py) for each event a step is working on or will be: *queued* (all of the step's ``num_workers``
-  slots are taken), *running*, *waiting* (suspended in ``wait_for_event``, without a slot), *resuming* (answered, wants its
-  slot back) or *retrying* (until its timer fires). A return or a final failure removes it.
+  slots are taken), *running*, *waiting* (suspended in ``wait_for_event``, without a slot), *resuming* (answered, wants
+  its slot back) or *retrying* (until its timer fires). A return or a final failure removes it.
 * a `Wait` for each open ``wait_for_event``, and the events that nobody accepts, kept for a wait that may still open
   (waits.py).
 * `Joins` for list fan-out and fan-in (joins.py) and a `Buffer` for each ``collect_events`` (collecting.py).
 * `Held` events: what a stepwise run produced and nobody has released yet.
 
-Where an event goes: to every step that accepts its exact type, else its nearest accepted base class; and to the wait that
-has been open longest of those it satisfies. A `StopEvent` ends the run, an `InputRequiredEvent` also goes to the stream.
+Where an event goes: to every step that accepts its exact type, else its nearest accepted base class; and to the wait
+that has been open longest of those it satisfies. A `StopEvent` ends the run, an `InputRequiredEvent` also goes to the
+stream.
 
 When nothing runs (``busy`` is 0) and no retry is due the run is *at rest*: it is waiting if something outside can move
 it (an open wait, a step that takes human answers, an unanswered question), and has stalled if not.
@@ -26,7 +27,8 @@ Named rules for what a journal or a racing clock may bring:
 * *stale*: after the end every fact is ignored, and so is a timer that was answered or cancelled in the meantime.
 * *sent before*: what an attempt sends again (same invocation, same position, equal event) is not delivered again.
 * *answered before*: a wait that an earlier attempt had answered gets its recorded answer.
-* *impossible*: a fact about an invocation, wait or held event that isn't there raises `ImpossibleFact` and changes nothing.
+* *impossible*: a fact about an invocation, wait or held event that isn't there raises `ImpossibleFact` and changes
+  nothing.
 """
 
 from collections import deque
@@ -275,8 +277,8 @@ class Machine(Dispatch):
             else type(result).__name__
         )
         error = WorkflowRuntimeError(
-            f"{self.plan.name}.{spec.name} returned {shown}, but its annotation allows {spec.returns_text}: return one of "
-            f"these, or widen the annotation. ({spec.where})"
+            f"{self.plan.name}.{spec.name} returned {shown}, but its annotation allows {spec.returns_text}: return one "
+            f"of these, or widen the annotation. ({spec.where})"
         )
         out: list[Command] = []
         self._finish(out, error=StepFailed(spec.name, entry.event, entry.attempt + 1, error))

@@ -22,7 +22,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, cast
 
 import anyio
@@ -61,7 +61,8 @@ __all__ = ["Owner", "Performer"]
 logger = logging.getLogger("flowkit")
 
 BURST = 8
-"""Events a worker takes from its own step's queue before it lets other tasks run. A step that awaits lets them anyway."""
+"""Events a worker takes from its own step's queue before it lets other tasks run. A step that awaits lets them
+anyway."""
 
 
 class Owner(Protocol):
@@ -79,7 +80,8 @@ class Owner(Protocol):
 
 @attrs.define(eq=False)
 class _Station:
-    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will get."""
+    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will
+    get."""
 
     spec: StepSpec
     function: Callable[..., Any]
@@ -147,7 +149,7 @@ class Performer(ABC):
         self._stations: list[_Station | None] = [None] * len(machine.lanes)
         self._inside = 0  # tasks started and not ended
         self._alive = 0  # workers that have begun and not ended
-        self._unborn: list[tuple[Callable[[Any], Awaitable[None]], Any]] | None = None
+        self._unborn: list[tuple[Callable[[Any], Coroutine[Any, Any, None]], Any]] | None = None
         self._free: _Station | None = None
         self._direct: StartStep | None = None
         # Made when first needed; most runs never need them.
@@ -230,7 +232,7 @@ class Performer(ABC):
             case GiveBatch() | StartStep():
                 pass  # the first is read by `collect`, the second is performed in `apply`
 
-    def _spawn(self, task: Callable[[Any], Awaitable[None]], argument: Any) -> None:
+    def _spawn(self, task: Callable[[Any], Coroutine[Any, Any, None]], argument: Any) -> None:
         """Start a task in the run's task group, or have the group opened for it."""
         self._inside += 1
         if self._task_group is not None:
@@ -260,6 +262,9 @@ class Performer(ABC):
 
     def _open(self, index: int) -> _Station:
         spec = self.machine.plan.steps[index]
+        send: MemoryObjectSendStream[StartStep]
+        receive: MemoryObjectReceiveStream[StartStep]
+        # Not create_memory_object_stream[StartStep]: subscripting makes an object, for each channel of each run.
         send, receive = anyio.create_memory_object_stream(math.inf)
         station = _Station(spec, self._owner.bind(spec), spec.shape, send, receive)
         self._stations[index] = station
@@ -388,8 +393,8 @@ class Performer(ABC):
             if self.machine.outcome is not None or not escaped_cancellation(error):
                 raise error
             escaped = WorkflowRuntimeError(
-                "a cancellation error escaped the step, though neither the run nor the step was cancelled: catch it where "
-                "you cancel something, or use an anyio.CancelScope."
+                "a cancellation error escaped the step, though neither the run nor the step was cancelled: catch it "
+                "where you cancel something, or use an anyio.CancelScope."
             )
             escaped.__cause__ = error
             error = escaped
@@ -425,7 +430,8 @@ class Performer(ABC):
             return None, error
         if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
             wrong = WorkflowRuntimeError(
-                f"the retry policy of step {spec.name!r} gave {delay!r}: next() returns seconds, 0 or more, or None to give up."
+                f"the retry policy of step {spec.name!r} gave {delay!r}: next() returns seconds, 0 or more, or None "
+                "to give up."
             )
             wrong.__context__ = error
             return None, wrong

@@ -1,13 +1,13 @@
 """Building, sharing and closing resources.
 
-A `Pool` holds what one scope shares: one for a workflow instance, one for each run. What a factory makes is built at its
-first use, once however many ask at the same time, and closed in reverse order, once, when the pool closes.
+A `Pool` holds what one scope shares: one for a workflow instance, one for each run. What a factory makes is built at
+its first use, once however many ask at the same time, and closed in reverse order, once, when the pool closes.
 
-**Which task enters a context manager matters**: AnyIO (like trio) demands that a task group or cancel scope is left by the
-task that entered it, innermost first. Workers come and go, so an async context manager that outlives one step is entered
-and left by the pool's *host*: one task that serves requests in order, and unwinds when told to. A run's host is the run's
-own task; a workflow's is a supervised task of the loop, started when it is first needed (it unwinds by itself when the
-loop ends). Everything else is built where it is asked for.
+**Which task enters a context manager matters**: AnyIO (like trio) demands that a task group or cancel scope is left by
+the task that entered it, innermost first. Workers come and go, so an async context manager that outlives one step is
+entered and left by the pool's *host*: one task that serves requests in order, and unwinds when told to. A run's host
+is the run's own task; a workflow's is a supervised task of the loop, started when it is first needed (it unwinds by
+itself when the loop ends). Everything else is built where it is asked for.
 """
 
 import contextlib
@@ -50,7 +50,8 @@ Build = Callable[[contextlib.AsyncExitStack], Awaitable[Any]]
 
 @attrs.define(eq=False)
 class Pool:
-    """The shared resources of one scope. ``start_host`` begins hosting (see `host`) in the background, where that's needed."""
+    """The shared resources of one scope. ``start_host`` begins hosting (see `host`) in the background, where that's
+    needed."""
 
     start_host: Callable[[], None] | None = None
     entries: dict[Callable[..., Any], _Entry] = attrs.field(factory=dict[Callable[..., Any], _Entry])
@@ -111,7 +112,8 @@ class Pool:
         entry.value = hosted.value
 
     async def host(self) -> None:
-        """Enter what is asked for, in this task, until `stop`. Leaving it all again is `unwind`'s, in this same task."""
+        """Enter what is asked for, in this task, until `stop`. Leaving it all again is `unwind`'s, in this same
+        task."""
         if self._requests is None:
             self._requests, self._inbox = anyio.create_memory_object_stream[tuple[_Entry, Build]](math.inf)
         assert self._inbox is not None
@@ -172,8 +174,8 @@ async def resources_for(
             value = await _value(factory, needs, stack)
             if not _is(value, kind):
                 raise ResourceError(
-                    f"step {step!r} wants {name!r} to be {getattr(kind, '__name__', kind)}, but {factory.resource.name} made "
-                    f"{value!r} ({type(value).__name__}).",
+                    f"step {step!r} wants {name!r} to be {getattr(kind, '__name__', kind)}, but {factory.resource.name} "
+                    f"made {value!r} ({type(value).__name__}).",
                     resource=factory.resource.name,
                 )
             values[name] = value

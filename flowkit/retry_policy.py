@@ -15,7 +15,7 @@ Three kinds of small parts compose into a policy, as in tenacity and stamina: *c
 
 import random
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -47,12 +47,12 @@ class RetryPolicy(Protocol):
         ...
 
 
-def _not_negative(_: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         raise ValueError(f"{attribute.name} must be a number, 0 or more, but got {value!r}")
 
 
-def _count(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+def _count(_: object, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{attribute.name} must be a whole number, 0 or more, but got {value!r}")
 
@@ -76,7 +76,8 @@ class ConstantDelayRetryPolicy:
 
 @attrs.frozen
 class ExponentialBackoffRetryPolicy:
-    """Retry at most ``maximum_attempts`` times; the wait starts at ``initial_delay`` seconds and grows by ``multiplier``.
+    """Retry at most ``maximum_attempts`` times; the wait starts at ``initial_delay`` seconds and grows by
+    ``multiplier``.
 
     It is capped at ``maximum_delay`` seconds. With ``jitter`` each wait is drawn evenly between 0 and that value ("full
     jitter": Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015: the least total work under
@@ -180,7 +181,7 @@ class Wait:
 
 def retry_if(what: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]) -> Condition:
     """Retry errors of these types, or those for which the function answers true."""
-    if isinstance(what, type) or isinstance(what, tuple):
+    if isinstance(what, type | tuple):
         kinds = what if isinstance(what, tuple) else (what,)
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
             raise TypeError(f"retry_if takes exception classes or a function of the error, but got {what!r}")

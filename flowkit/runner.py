@@ -121,8 +121,8 @@ class Run(Performer):
     async def drive(self, start: Event | None, gate: anyio.Semaphore | None = None) -> None:
         """Run to the end. ``start`` is the start event; ``None`` goes on with a restored machine.
 
-        Waits for the ``gate`` first; that doesn't count towards the timeout. Afterwards ``result`` or ``error`` is set; it
-        raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
+        Waits for the ``gate`` first; that doesn't count towards the timeout. Afterwards ``result`` or ``error`` is
+        set; it raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
         """
         try:
             if gate is None:
@@ -173,8 +173,9 @@ class Run(Performer):
         """A task group while anything runs; between rests only an event to wake by."""
         begun = False
         while True:
+            task_group = anyio.create_task_group()
             try:
-                async with anyio.create_task_group() as task_group:
+                async with task_group:
                     self._task_group = task_group
                     if not begun:
                         begun = True
@@ -232,8 +233,8 @@ class Run(Performer):
         if self.error is None and self.machine.waits.kept:
             self.warnings = (self.warnings or []) + [
                 UnhandledEventWarning(
-                    f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never taken: no "
-                    "step accepts it and no wait was open for it."
+                    f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never taken: "
+                    "no step accepts it and no wait was open for it."
                 )
                 for kept in self.machine.waits.unhandled()
             ]
@@ -338,7 +339,8 @@ class Run(Performer):
                     error
                     if isinstance(error, ResourceError)
                     else ResourceError(
-                        f"closing the resources of a run of {self.workflow_name} failed: {type(error).__name__}: {error}",
+                        f"closing the resources of a run of {self.workflow_name} failed: "
+                        f"{type(error).__name__}: {error}",
                         resource="",
                     ).with_cause(error)
                 )
@@ -352,8 +354,8 @@ class Run(Performer):
             if isinstance(error, WorkflowRuntimeError):
                 raise
             raise WorkflowRuntimeError(
-                "a run can be reached from its event loop's thread and from the threads of its plain steps; from a thread of "
-                "your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop."
+                "a run can be reached from its event loop's thread and from the threads of its plain steps; from a thread "
+                "of your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop."
             ) from error
 
     def send(self, event: Event, step: str | None, invocation: int | None) -> None:
@@ -390,17 +392,11 @@ class Run(Performer):
     def _check_target(self, event: Event, step: str) -> None:
         plan = self.machine.plan
         spec = plan.step(step)
-        kind = type(event)
         if spec is None:
-            known = ", ".join(repr(one.name) for one in plan.steps)
-            raise MisdirectedEvent(
-                f"{plan.name} has no step {step!r} to send {kind.__name__} to; it has {known}.", step=step, event=event
-            )
-        if not issubclass(kind, spec.accepts):
+            raise MisdirectedEvent(plan.name, step, event, steps=(one.name for one in plan.steps))
+        if not issubclass(type(event), spec.accepts):
             takes = " | ".join(one.__name__ for one in spec.accepts)
-            raise MisdirectedEvent(
-                f"{plan.name}.{step} takes {takes}, not {kind.__name__}. ({spec.where})", step=step, event=event
-            )
+            raise MisdirectedEvent(plan.name, step, event, takes=takes, where=spec.where)
 
     def publish(self, event: Event, invocation: int | None) -> None:
         if threading.get_ident() != self._thread:

@@ -183,7 +183,9 @@ def _invocation(entry: Invocation) -> dict[str, Any]:
 
 
 def _waiting(waiting: Waiting | None) -> dict[str, Any] | None:
-    return waiting and {
+    if waiting is None:
+        return None
+    return {
         "opened": waiting.opened,
         "answers": waiting.answers,
         "to_answer": waiting.to_answer,

@@ -2,9 +2,10 @@
 
 A reader is a place in the log, not a task and not a generator: it can stop at any event, be dropped, or go on later.
 
-**Bounds.** The log keeps at least the last ``capacity`` events (`DEFAULT_CAPACITY` unless the workflow says otherwise) and
-at most twice as many, so a run's memory doesn't grow with its length. A reader that falls further behind than that is told: the next thing it gets is a
-`StreamGap` with the number of events it missed, then the oldest that is still there.
+**Bounds.** The log keeps at least the last ``capacity`` events (`DEFAULT_CAPACITY` unless the workflow says otherwise)
+and at most twice as many, so a run's memory doesn't grow with its length. A reader that falls further behind than that
+is told: the next thing it gets is a `StreamGap` with the number of events it missed, then the oldest that is still
+there.
 """
 
 from typing import Any
@@ -33,7 +34,8 @@ class StreamGap(Event):
 
 @attrs.frozen
 class Origin:
-    """The nested run an event came from: its workflow's name, its run id, and the steps it is nested in, outermost first."""
+    """The nested run an event came from: its workflow's name, its run id, and the steps it is nested in, outermost
+    first."""
 
     workflow: str
     run_id: str
@@ -104,8 +106,8 @@ class Stream:
 class Reader:
     """An iterator over a stream, from ``position`` on.
 
-    It lets other tasks run before it waits and at least every `BURST` events. ``keep`` is held as long as the reader is,
-    so that a handle that is only being read from isn't dropped.
+    It lets other tasks run before it waits and at least every `BURST` events. ``keep`` is held as long as the reader
+    is, so that a handle that is only being read from isn't dropped.
 
     ``origin`` says which nested run the last event came from, ``None`` for the run itself.
     """

@@ -1,7 +1,7 @@
 """Open waits and the events kept for them.
 
-A wait is found by the type it waits for, a kept event by its own type, so that neither an event nor a wait looks through
-all of the others.
+A wait is found by the type it waits for, a kept event by its own type, so that neither an event nor a wait looks
+through all of the others.
 """
 
 from collections.abc import Iterator

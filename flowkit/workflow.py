@@ -86,15 +86,18 @@ class _AddStep:
 
 
 class Workflow:
-    """A workflow: subclass it and decorate methods with `step`, or make one and attach functions with ``@step(workflow=w)``.
+    """A workflow: subclass it and decorate methods with `step`, or make one and attach functions with
+    ``@step(workflow=w)``.
 
     Args:
         timeout: seconds a run may take; ``None`` (the default) sets no limit: deadlines belong to the caller.
         verbose: print a line when a step starts and ends.
         disable_validation: run without checking the wiring.
-        num_concurrent_runs: how many runs of this instance may be under way at once; more wait their turn, which doesn't
+        num_concurrent_runs: how many runs of this instance may be under way at once; more wait their turn, which
+        doesn't
             count towards their timeout. ``None``: any number.
-        stalled: what a run does that comes to rest and could never end by itself: ``"fail"`` at once with `WorkflowStalled`,
+        stalled: what a run does that comes to rest and could never end by itself: ``"fail"`` at once with
+        `WorkflowStalled`,
             or ``"wait"`` because it is driven from outside by ``handler.send_event``.
         stream_buffer: how many events a run's stream keeps for readers that are behind.
 
@@ -310,7 +313,7 @@ class Workflow:
     def begin_journal(self, ctx: Context[Any]) -> tuple[Journal, Machine | None]:
         """An empty journal for a run with this context, and the unfinished run it goes on with, if there is one."""
         snapshots = self._snapshots()
-        resumed: Machine | None = ctx._resume  # pyright: ignore[reportPrivateUsage] - contexts and workflows are one unit
+        resumed: Machine | None = ctx._resume  # pyright: ignore[reportPrivateUsage]
         state: State = ctx._state  # pyright: ignore[reportPrivateUsage]
         began = snapshots.dump_state(state) if resumed is None else snapshots.dump(resumed, ended=True)
         return Journal(snapshots, began, _record(self).settings.patient), resumed
@@ -544,7 +547,8 @@ def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any]) -> Eve
     if fields:
         names = ", ".join(fields)
         raise WorkflowRuntimeError(
-            f"{plan.name}.run() got start_event and the fields {names}: put them into the event, start_event={kind.__name__}(…)."
+            f"{plan.name}.run() got start_event and the fields {names}: put them into the event, "
+            f"start_event={kind.__name__}(…)."
         )
     if not isinstance(given, kind):
         raise WorkflowRuntimeError(f"{plan.name}.run() takes a {kind.__name__} as start_event, but got {given!r}.")
@@ -556,7 +560,8 @@ _process = uuid.uuid4().hex
 
 
 def _new_id() -> str:
-    """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system call.)"""
+    """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system
+    call.)"""
     return f"{_process}-{next(_ids)}"
 
 
