@@ -15,12 +15,13 @@ import contextvars
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
-__all__ = ["Backend", "current", "escaped_cancellation"]
+__all__ = ["Backend", "current", "escaped_cancellation", "uninterrupted"]
 
+F = TypeVar("F", bound=Callable[..., Any])
 Start = Callable[[], Awaitable[None]]
 
 
@@ -57,6 +58,19 @@ def current() -> Backend | None:
     except RuntimeError:
         return None
     return _Asyncio(loop)
+
+
+_uninterrupted: list[Callable[..., Any]] = []
+
+
+def uninterrupted(function: F) -> F:
+    """Keep Ctrl-C from being raised inside this function, on trio: it comes at the next checkpoint instead.
+
+    trio raises KeyboardInterrupt wherever the main thread happens to be in unprotected code; asyncio's runner cancels
+    the main task instead.
+    """
+    _uninterrupted.append(function)
+    return function
 
 
 def escaped_cancellation(error: BaseException) -> bool:
@@ -106,6 +120,7 @@ class _Asyncio:
 
 # ------------------------------------------------------------------------------------------------------------ trio
 
+_first_time = threading.Lock()
 _supervisor: Any = None  # a trio.lowlevel.RunVar, made when trio is first seen
 
 
@@ -198,10 +213,12 @@ class _Trio:
 def _trio_backend(trio: Any) -> Backend:
     global _supervisor
     if _supervisor is None:
-        with threading.Lock():
+        with _first_time:
             _supervisor = _supervisor or trio.lowlevel.RunVar("flowkit supervisor", default=None)
     backend: Backend | None = _supervisor.get()
     if backend is None:
+        for function in _uninterrupted:
+            trio.lowlevel.enable_ki_protection(function)  # notes the code object, so it can be said late
         own = _Supervisor(trio)
         backend = _Trio(trio, own)
         _supervisor.set(backend)

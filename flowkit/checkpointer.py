@@ -176,5 +176,5 @@ class WorkflowCheckpointer:
 
 
 def _has(output: Any, kind: type[Event]) -> bool:
-    outputs: list[Any] = output if isinstance(output, list) else [output]
+    outputs: list[Any] = output if isinstance(output, list) else [output]  # pyright: ignore[reportUnknownVariableType]
     return any(isinstance(one, kind) for one in outputs)

@@ -6,7 +6,7 @@ protocol; before a run has started, and after it has ended, it still reads and w
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, cast
 
 import anyio
@@ -339,7 +339,7 @@ class Store(Generic[S]):
         await self._ctx._write((), State(self._ctx._state.kind).root)  # pyright: ignore[reportPrivateUsage]
 
     @contextlib.asynccontextmanager
-    async def edit_state(self) -> AsyncIterator[S]:
+    async def edit_state(self) -> AsyncGenerator[S]:
         """A draft of the state to change at will, by one writer at a time.
 
         Leaving the block commits what changed, at once and in full; an exception or cancellation leaves no trace.
@@ -357,7 +357,7 @@ class Store(Generic[S]):
 
 
 @contextlib.asynccontextmanager
-async def _only_writer(state: State) -> AsyncIterator[None]:
+async def _only_writer(state: State) -> AsyncGenerator[None]:
     if state.writer is None:
         state.writer = anyio.Lock()
     try:

@@ -136,7 +136,7 @@ class WorkflowValidationError(WorkflowError, ValueError):
     """One fault in a workflow's definition.
 
     ``workflow`` and ``step`` name the place (``step`` is ``None`` for a fault of the whole), ``where`` is
-    ``file:line`` of the definition, ``kind`` a stable word for the sort of fault (``"no-start"``, ``"unreachable"``, …).
+    ``file:line`` of the definition, ``kind`` a stable word for the sort of fault (``"no-start"``, ``"no-end"``, …).
     """
 
     problem: str
@@ -168,7 +168,7 @@ class WorkflowValidationError(WorkflowError, ValueError):
         )
 
 
-class InvalidWorkflow(ExceptionGroup[WorkflowValidationError], WorkflowValidationError):
+class InvalidWorkflow(ExceptionGroup[WorkflowValidationError], WorkflowValidationError):  # type: ignore[override] # the group's `message` can't be assigned
     """All faults of one workflow's definition, found before it ran.
 
     An exception group: ``except* WorkflowValidationError`` sees each fault, ``except WorkflowValidationError`` the
@@ -189,7 +189,7 @@ class InvalidWorkflow(ExceptionGroup[WorkflowValidationError], WorkflowValidatio
         self.cure = self.step = self.where = None
 
     def __str__(self) -> str:
-        return ExceptionGroup.message.__get__(self)  # type: ignore[attr-defined,no-any-return]
+        return self.message
 
     def derive(self, excs: Sequence[Any], /) -> "ExceptionGroup[Any]":
         return InvalidWorkflow(self.workflow or "workflow", excs)
@@ -201,8 +201,8 @@ class InvalidWorkflow(ExceptionGroup[WorkflowValidationError], WorkflowValidatio
 class EventError(WorkflowError, TypeError):
     """An event was built with wrong, missing or unknown fields, or its class can't be an event.
 
-    ``event`` is the event class's name, ``field`` the field (the first, where several are wrong; ``None`` where it isn't
-    about one), ``where`` the ``file:line`` of the class, if it is about the class.
+    ``event`` is the event class's name, ``field`` the field (the first, where several are wrong; ``None`` where it
+    isn't about one), ``where`` the ``file:line`` of the class, if it is about the class.
     """
 
     event: str
@@ -350,7 +350,7 @@ class WorkflowTimeoutError(WorkflowRuntimeError, TimeoutError):
 class WorkflowStalled(WorkflowRuntimeError):
     """Nothing runs, nothing can be delivered, no timer is set and no outside input is expected: it can never end.
 
-    ``waiting`` says for each step that collects what it has and still needs, ``unhandled`` lists the events nobody took.
+    ``waiting`` says for each step that collects what it has and still needs, ``unhandled`` are the events nobody took.
     """
 
     waiting: tuple[str, ...]
@@ -424,13 +424,17 @@ class RunFinished(WorkflowRuntimeError):
 
     def __init__(self, workflow: str, what: str) -> None:
         super().__init__(
-            f"{what}: this run of {workflow} has ended. Start another with run(ctx=handler.ctx) to go on from its state.",
+            f"{what}: this run of {workflow} has ended. "
+            "Start another with run(ctx=handler.ctx) to go on from its state.",
             workflow=workflow,
         )
 
 
 class MisdirectedEvent(WorkflowRuntimeError):
-    """``send_event(event, step=name)`` named a step that doesn't exist (``takes`` is ``None``) or doesn't take this event."""
+    """``send_event(event, step=name)`` named a step that doesn't exist, or doesn't take this event.
+
+    ``takes`` is what it takes, ``None`` where it doesn't exist.
+    """
 
     workflow: str
     step: str
@@ -453,7 +457,9 @@ class MisdirectedEvent(WorkflowRuntimeError):
             problem = f"{workflow} has no step {shown(step)} to send {kind} to; it has {', '.join(map(repr, names))}"
             message = _sentence(problem, did_you_mean(str(step), names), where)
         else:
-            problem = f"{workflow}.{step} takes {takes}, not {kind}. Leave step= out to send it to whichever step takes it"
+            problem = (
+                f"{workflow}.{step} takes {takes}, not {kind}. Leave step= out to send it to whichever step takes it"
+            )
             message = _sentence(problem, None, where)
         super().__init__(message, workflow=workflow, step=step, event=event, takes=takes)
 
@@ -465,7 +471,8 @@ class ContextInUse(WorkflowRuntimeError):
 
     def __init__(self, workflow: str) -> None:
         super().__init__(
-            f"this context still drives a run of {workflow}: await that run first, or give the new one its own context.",
+            f"this context still drives a run of {workflow}: "
+            "await that run first, or give the new one its own context.",
             workflow=workflow,
         )
 
@@ -497,7 +504,10 @@ class StateError(WorkflowRuntimeError):
 
 
 class ResourceError(WorkflowRuntimeError):
-    """A resource's factory or its clean-up failed, or it gave a value of the wrong type. ``resource`` names the factory."""
+    """A resource's factory or its clean-up failed, or it gave a value of the wrong type.
+
+    ``resource`` names the factory.
+    """
 
     resource: str
 

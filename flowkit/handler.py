@@ -155,17 +155,20 @@ class Handler:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         group, self._group = self._group, None
         assert group is not None
         run = self._run
         if error is not None:
             run.cancel(f"its block was left by {type(error).__name__}")
-            if isinstance(error, anyio.get_cancelled_exc_class()):
-                return bool(await group.__aexit__(kind, error, traceback))
-            await group.__aexit__(None, None, None)
-            self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
-            return False
+            cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+            try:
+                if cancelled:
+                    return await group.__aexit__(kind, error, traceback)
+                await group.__aexit__(None, None, None)
+            finally:
+                self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
+            return None
         try:
             if run.machine.stepwise:
                 run.run_freely()
@@ -181,7 +184,7 @@ class Handler:
         await group.__aexit__(None, None, None)
         if run.error is not None and not self._delivered:
             self._deliver()
-        return False
+        return None
 
     # ------------------------------------------------------------------------------------------------------- events
 

@@ -11,24 +11,36 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Annotated, Any, get_args, get_origin
 
-__all__ = ["UNRESOLVED", "caller", "local_names", "members", "plain", "resolve"]
+__all__ = ["UNRESOLVED", "caller", "evaluate", "local_names", "members", "plain", "resolve"]
 
 UNRESOLVED: Any = type("UNRESOLVED", (), {"__repr__": lambda _: "<unresolved annotation>"})()
 """Stands for an annotation whose names aren't defined (yet)."""
 
 
-def resolve(annotation: Any, module: Mapping[str, Any], local: Mapping[str, Any]) -> Any:
-    """The object a (possibly postponed) annotation means, or `UNRESOLVED` where a name in it isn't defined."""
-    if not isinstance(annotation, str):
+def evaluate(annotation: Any, module: dict[str, Any], local: Mapping[str, Any]) -> Any:
+    """The object a (possibly postponed) annotation means, with the strings inside it (``list["A"]``) evaluated too.
+
+    Raises:
+        NameError, AttributeError: a name in it isn't defined (yet).
+        Exception: what evaluating it raised; it will never mean anything.
+    """
+    while isinstance(annotation, str):  # a quoted one in a module that postpones all of them is a string twice
+        annotation = eval(annotation, module, dict(local))
+    if annotation is None or (isinstance(annotation, type) and not get_args(annotation)):
         return annotation
     holder = types.FunctionType((lambda: None).__code__, {})
     holder.__annotations__ = {"value": annotation}
+    return typing.get_type_hints(holder, module, dict(local), include_extras=True)["value"]
+
+
+def resolve(annotation: Any, module: dict[str, Any], local: Mapping[str, Any]) -> Any:
+    """As `evaluate`, but `UNRESOLVED` for an annotation that can't be evaluated."""
     try:
-        return inspect.get_annotations(holder, globals=dict(module), locals=dict(local), eval_str=True)["value"]
+        return evaluate(annotation, module, local)
     except (NameError, AttributeError, TypeError, SyntaxError):
         return UNRESOLVED
 
@@ -39,15 +51,36 @@ def caller(depth: int) -> FrameType:
 
 
 def local_names(annotations: Iterable[Any], frame: FrameType | None) -> dict[str, Any]:
-    """The local variables around ``frame`` which the postponed annotations mention."""
-    wanted = {name for text in annotations if isinstance(text, str) for name in re.findall(r"[^\W\d]\w*", text)}
+    """The local variables around ``frame`` which the postponed annotations mention.
+
+    Of a function that is found (a resource's factory) the annotations are looked at in turn.
+    """
+    wanted = {name for annotation in annotations for name in _mentioned(annotation)}
     found: dict[str, Any] = {}
     while frame is not None and wanted and frame.f_locals is not frame.f_globals:
-        found.update({name: frame.f_locals[name] for name in wanted - found.keys() if name in frame.f_locals})
-        in_class_body = "__qualname__" in frame.f_locals and "__module__" in frame.f_locals
+        scope = frame.f_locals
+        while fresh := (wanted - found.keys()) & scope.keys():
+            found.update({name: scope[name] for name in fresh})
+            wanted.update(name for one in fresh for name in _mentioned(scope[one]))
+        in_class_body = "__qualname__" in scope and "__module__" in scope
         # A class body runs inside the function that holds it; a function's caller says nothing about its names.
         frame = frame.f_back if in_class_body else None
     return found
+
+
+def _mentioned(annotation: Any, inside: tuple[Any, ...] = ()) -> Iterator[str]:
+    """The names in what is still a string in an annotation, and in those of a factory that it refers to."""
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
+    if isinstance(annotation, str):
+        yield from re.findall(r"[^\W\d]\w*", annotation)
+        return
+    for part in get_args(annotation):
+        yield from _mentioned(part, inside)
+    function = inspect.unwrap(getattr(annotation, "factory", annotation)) if not get_args(annotation) else None
+    if isinstance(function, types.FunctionType) and function not in inside:  # factories may form a circle
+        for part in function.__annotations__.values():
+            yield from _mentioned(part, (*inside, function))
 
 
 def plain(annotation: Any) -> Any:

@@ -32,7 +32,7 @@ import attrs
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from flowkit.backend import Backend, escaped_cancellation
+from flowkit.backend import Backend, escaped_cancellation, uninterrupted
 from flowkit.context import Context, RunFace
 from flowkit.errors import WorkflowRuntimeError
 from flowkit.events import Event
@@ -181,6 +181,7 @@ class Performer(ABC):
     def _now(self) -> float:
         return self._clock() + self._epoch
 
+    @uninterrupted
     def apply(self, fact: Fact) -> Sequence[Command]:
         """Enter a fact and perform what follows from it, at once."""
         machine = self.machine

@@ -11,6 +11,7 @@ itself when the loop ends). Everything else is built where it is asked for.
 """
 
 import contextlib
+import functools
 import math
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,11 +78,9 @@ class Pool:
             if not entry.abandoned:
                 return entry.value
         entry = self.entries[key] = _Entry(anyio.Event())
-
-        async def build(stack: contextlib.AsyncExitStack) -> Any:
-            return await _make(factory, needs, stack)
-
         try:
+            # What it needs is built first, and here: the host, busy with this one, could not build another for it.
+            build = functools.partial(_make, factory, await _arguments(factory, needs, self.stack))
             if factory.manager == "async":
                 await self._ask_host(entry, build)
             else:
@@ -187,18 +186,22 @@ async def _value(factory: Factory, needs: Needs, stack: contextlib.AsyncExitStac
     if pool is not None:
         return await pool.get(factory, needs)
     try:
-        return await _make(factory, needs, stack)
+        return await _make(factory, await _arguments(factory, needs, stack), stack)
     except Exception as error:
         raise _wrapped(factory, error) from error
 
 
-async def _make(factory: Factory, needs: Needs, stack: contextlib.AsyncExitStack) -> Any:
+async def _arguments(factory: Factory, needs: Needs, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for name, need in factory.parameters.items():
         if isinstance(need, Factory):
             arguments[name] = await _value(need, needs, stack)
         else:
             arguments[name] = needs.ctx if need == "ctx" else needs.start
+    return arguments
+
+
+async def _make(factory: Factory, arguments: dict[str, Any], stack: contextlib.AsyncExitStack) -> Any:
     made = factory.call(**arguments)
     if factory.is_async:
         made = await made
@@ -220,7 +223,7 @@ def _wrapped(factory: Factory, error: Exception) -> Exception:
 
 def _is(value: Any, kind: Any) -> bool:
     bare = get_origin(kind) or kind
-    if bare is typing.Union or not isinstance(bare, type):
+    if bare in (typing.Union, Any) or not isinstance(bare, type):
         return True
     if getattr(bare, "_is_protocol", False) and not getattr(bare, "_is_runtime_protocol", False):
         return True

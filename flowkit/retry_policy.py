@@ -15,7 +15,7 @@ Three kinds of small parts compose into a policy, as in tenacity and stamina: *c
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import attrs
 
@@ -110,12 +110,16 @@ def _grown(first: float, factor: float, attempts: int, maximum: float) -> float:
 # -------------------------------------------------------------------------------------------------------- parts
 
 
+Question = Callable[[float, int, Exception], bool]
+"""Of the arguments of `RetryPolicy.next`."""
+
+
 class _Test:
     """A question about a failure; ``&`` and ``|`` join questions of the same kind."""
 
     __slots__ = ("_ask", "_text")
 
-    def __init__(self, ask: Callable[[float, int, Exception], bool], text: str) -> None:
+    def __init__(self, ask: Question, text: str) -> None:
         self._ask = ask
         self._text = text
 
@@ -126,6 +130,14 @@ class _Test:
         return self._text
 
 
+def _both(first: _Test, second: _Test) -> Question:
+    return lambda seconds, retries, error: first(seconds, retries, error) and second(seconds, retries, error)
+
+
+def _either(first: _Test, second: _Test) -> Question:
+    return lambda seconds, retries, error: first(seconds, retries, error) or second(seconds, retries, error)
+
+
 class Condition(_Test):
     """Whether an error is worth another attempt."""
 
@@ -134,12 +146,12 @@ class Condition(_Test):
     def __and__(self, other: "Condition") -> "Condition":
         if not isinstance(other, Condition):
             return NotImplemented
-        return Condition(lambda *failure: self(*failure) and other(*failure), f"({self!r} & {other!r})")
+        return Condition(_both(self, other), f"({self!r} & {other!r})")
 
     def __or__(self, other: "Condition") -> "Condition":
         if not isinstance(other, Condition):
             return NotImplemented
-        return Condition(lambda *failure: self(*failure) or other(*failure), f"({self!r} | {other!r})")
+        return Condition(_either(self, other), f"({self!r} | {other!r})")
 
 
 class Stop(_Test):
@@ -150,12 +162,12 @@ class Stop(_Test):
     def __and__(self, other: "Stop") -> "Stop":
         if not isinstance(other, Stop):
             return NotImplemented
-        return Stop(lambda *failure: self(*failure) and other(*failure), f"({self!r} & {other!r})")
+        return Stop(_both(self, other), f"({self!r} & {other!r})")
 
     def __or__(self, other: "Stop") -> "Stop":
         if not isinstance(other, Stop):
             return NotImplemented
-        return Stop(lambda *failure: self(*failure) or other(*failure), f"({self!r} | {other!r})")
+        return Stop(_either(self, other), f"({self!r} | {other!r})")
 
 
 class Wait:
@@ -182,7 +194,7 @@ class Wait:
 def retry_if(what: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]) -> Condition:
     """Retry errors of these types, or those for which the function answers true."""
     if isinstance(what, type | tuple):
-        kinds = what if isinstance(what, tuple) else (what,)
+        kinds = cast(tuple[type[Exception], ...], what if isinstance(what, tuple) else (what,))
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
             raise TypeError(f"retry_if takes exception classes or a function of the error, but got {what!r}")
         return Condition(lambda _, __, error: isinstance(error, kinds), f"retry_if({_listed(kinds)})")

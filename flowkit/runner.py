@@ -22,7 +22,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from flowkit.backend import Backend
+from flowkit.backend import Backend, uninterrupted
 from flowkit.context import RetryInfo
 from flowkit.errors import (
     CleanupFailedWarning,
@@ -212,6 +212,7 @@ class Run(Performer):
         if self._began is not None:
             self._began.set()
 
+    @uninterrupted
     def _settle(self) -> None:
         """Close what the run held, and say how it ended."""
         for station in self._stations:

@@ -539,11 +539,12 @@ class _Values:
 # -------------------------------------------------------------------------------- classes, and what they hold
 
 # Known from the start, under short tags: those of other classes have a colon.
+_OWN: list[Any] = [vars(module)[name] for module in (events, errors) for name in module.__all__]
 _KNOWN: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         *(object, NoneType, bool, *_LEAVES, *_CONTAINERS),
-        *(vars(module)[name] for module in (events, errors) for name in module.__all__),
+        *(cls for cls in _OWN if isinstance(cls, type)),
         *(cls for cls in vars(builtins).values() if isinstance(cls, type) and issubclass(cls, BaseException)),
     )
 }

@@ -211,8 +211,8 @@ def _read_resource(reading: _Reading, name: str, wanted: Any, resource: Resource
 def _may_make(factory: Factory, wanted: Any) -> bool:
     """Whether the factory's return annotation can fit. Only certain contradictions count: the value is checked later."""
     wanted, makes = get_origin(wanted) or wanted, get_origin(factory.makes) or factory.makes
-    if not (isinstance(wanted, type) and isinstance(makes, type)):
-        return True
+    if not (isinstance(wanted, type) and isinstance(makes, type)) or Any in (wanted, makes):
+        return True  # (Any is a class since Python 3.11)
     if getattr(wanted, "_is_protocol", False) or getattr(makes, "_is_protocol", False):
         return True
     if makes is types.NoneType:

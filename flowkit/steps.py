@@ -42,6 +42,11 @@ class All:
     """Collect every member of the fan-out (the default)."""
 
 
+def _check_count(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"Take(n) needs a whole number, 1 or more, but got {value!r}")
+
+
 @attrs.frozen
 class Take:
     """Collect the first ``n`` members that arrive; the others never reach the step. Fewer, if fewer ever come.
@@ -50,24 +55,19 @@ class Take:
         ValueError: ``n`` is not a whole number of 1 or more.
     """
 
-    n: int = attrs.field()
+    n: int = attrs.field(validator=_check_count)
 
-    @n.validator
-    def _check(self, _: object, value: int) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"Take(n) needs a whole number, 1 or more, but got {value!r}")
+
+def _check_collected(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, All | Take):
+        raise TypeError(f"Collect takes All() or Take(n), but got {value!r}")
 
 
 @attrs.frozen
 class Collect:
     """How a ``list[E]`` parameter gathers: ``Annotated[list[E], Collect(Take(3))]``."""
 
-    what: All | Take = attrs.field(factory=All)
-
-    @what.validator
-    def _check(self, _: object, value: object) -> None:
-        if not isinstance(value, All | Take):
-            raise TypeError(f"Collect takes All() or Take(n), but got {value!r}")
+    what: All | Take = attrs.field(factory=All, validator=_check_collected)
 
 
 # ---------------------------------------------------------------------------------------------------- the options
@@ -84,6 +84,15 @@ class StepOptions:
     catches: bool = False
     for_steps: tuple[str, ...] | None = None
     local: dict[str, Any] = attrs.field(factory=dict[str, Any])
+
+
+_SHAPES: dict[tuple[str, ...], int] = {("event",): EVENT, ("ctx", "event"): CTX_EVENT, ("event", "ctx"): EVENT_CTX}
+
+
+def _shape(spec: "StepSpec") -> int:
+    if not spec.is_async or spec.by_keyword or spec.options.timeout is not None:
+        return GENERAL
+    return _SHAPES.get(spec.order, GENERAL)
 
 
 @attrs.frozen(eq=False)
@@ -116,14 +125,8 @@ class StepSpec:
     returns_text: str
     options: StepOptions
     index: int = -1
-    shape: int = attrs.field(init=False)
+    shape: int = attrs.field(init=False, default=attrs.Factory(_shape, takes_self=True))
     """Which of the commonest signatures it has: those are called directly, without building arguments by name."""
-
-    @shape.default
-    def _shape(self) -> int:
-        if not self.is_async or self.by_keyword or self.options.timeout is not None:
-            return GENERAL
-        return {("event",): EVENT, ("ctx", "event"): CTX_EVENT, ("event", "ctx"): EVENT_CTX}.get(self.order, GENERAL)
 
     @property
     def num_workers(self) -> int:
@@ -136,7 +139,7 @@ class StepSpec:
 
     def bind(self, owner: Any) -> Callable[..., Any]:
         """The function to call: a method bound to its workflow, or the free function itself."""
-        return cast(Callable[..., Any], self.function.__get__(owner)) if self.is_method else self.function  # type: ignore[attr-defined]
+        return cast(Callable[..., Any], self.function.__get__(owner)) if self.is_method else self.function
 
 
 def options_of(function: Any) -> StepOptions | None:
