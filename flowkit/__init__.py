@@ -5,13 +5,15 @@ Where everything lives, innermost first; imports only ever point upwards in this
     errors, hints, events, facts              values: what is raised, sent between steps, and happens to a run
     retry_policy, state, context, resource,   definition: what an author writes, read into a checked, immutable plan
     steps, signature, plan, wiring
-    waits, joins, collecting, books, machine  decision: facts in, commands out, without an event loop
+    joins, collecting, waits, books,          decision: facts in, commands out, without an event loop
+    dispatch, machine
     serialization, snapshot, journal          keeping: runs as bytes, and back
-    backend, stream, resource_pool, runner,   running: a task group around each machine, and the handle its caller holds
-    handler, narrator, workflow, checkpointer
+    backend, stream, resource_pool,           running: a task group around each machine, and the handle its caller holds
+    resource_host, narrator, performer,
+    runner, handler, workflow, checkpointer
     examples                                  programs to read and to run
 
-To understand the engine, read machine.py, then runner.py.
+To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py.
 """
 
 from flowkit.checkpointer import Checkpoint, WorkflowCheckpointer

@@ -106,12 +106,10 @@ class Performer(ABC):
 
     __slots__ = (
         "__weakref__",
-        "_alive",
         "_backend",
         "_cells",
         "_clock",
         "_direct",
-        "_emptied",
         "_epoch",
         "_free",
         "_inside",
@@ -148,7 +146,6 @@ class Performer(ABC):
         self._task_group: TaskGroup | None = None
         self._stations: list[_Station | None] = [None] * len(machine.lanes)
         self._inside = 0  # tasks started and not ended
-        self._alive = 0  # workers that have begun and not ended
         self._unborn: list[tuple[Callable[[Any], Coroutine[Any, Any, None]], Any]] | None = None
         self._free: _Station | None = None
         self._direct: StartStep | None = None
@@ -161,7 +158,6 @@ class Performer(ABC):
         self._turn: anyio.CancelScope | None = None
         self._woken: anyio.Event | None = None
         self._rested: anyio.Event | None = None
-        self._emptied: anyio.Event | None = None
 
     # -------------------------------------------------------------------------------------------- facts and commands
 
@@ -252,8 +248,6 @@ class Performer(ABC):
         # Workers without work end by themselves now; whatever else is inside must be cancelled.
         if self._task_group is not None and (self._inside > idle or self._timers):
             self._task_group.cancel_scope.cancel()
-        if self._pool is not None:
-            self._pool.stop()
         if self._turn is not None:
             self._turn.cancel()
         if self._woken is not None:
@@ -283,7 +277,6 @@ class Performer(ABC):
     async def _work(self, station: _Station) -> None:
         function, shape, receive = station.function, station.shape, station.receive.receive
         machine, state, face = self.machine, self.machine.state, cast(RunFace, self)
-        self._alive += 1
         start: StartStep | None = None
         burst = 0
         try:
@@ -326,16 +319,13 @@ class Performer(ABC):
             self._crashed(error)
         finally:
             station.workers -= 1
-            self._alive -= 1
-            if not self._alive and self._emptied is not None:
-                self._emptied.set()
             self._leave()
             if not station.workers and self._stations and self._stations[station.spec.index] is not station:
                 station.receive.close()
 
     def _leave(self) -> None:
         self._inside -= 1
-        if not self._inside and not self.machine.plan.hosts_resources:
+        if not self._inside:
             self._task_group = None  # it closes now; what comes later needs another
 
     async def _time(self, timer: SetTimer) -> None:

@@ -5,16 +5,16 @@ its first use, once however many ask at the same time, and closed in reverse ord
 
 **Which task enters a context manager matters**: AnyIO (like trio) demands that a task group or cancel scope is left by
 the task that entered it, innermost first. Workers come and go, so an async context manager that outlives one step is
-entered and left by the pool's *host*: one task that serves requests in order, and unwinds when told to. A run's host
-is the run's own task; a workflow's is a supervised task of the loop, started when it is first needed (it unwinds by
-itself when the loop ends). Everything else is built where it is asked for.
+entered and left by the pool's *host*: one task that serves requests in order, and unwinds when told to. A run's host is
+a task around its task group, told to unwind when all workers have ended; a workflow's is a supervised task of the loop,
+started when it is first needed. Everything else is built where it is asked for.
 """
 
 import contextlib
 import functools
 import math
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, get_origin
 
 import anyio
@@ -57,9 +57,10 @@ class Pool:
     start_host: Callable[[], None] | None = None
     entries: dict[Callable[..., Any], _Entry] = attrs.field(factory=dict[Callable[..., Any], _Entry])
     stack: contextlib.AsyncExitStack = attrs.field(factory=contextlib.AsyncExitStack)
-    failure: Exception | None = None
     _requests: MemoryObjectSendStream[tuple[_Entry, Build]] | None = None
     _inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]] | None = None
+    _shield: anyio.CancelScope | None = None
+    _stopped: bool = False
 
     async def get(self, factory: Factory, needs: Needs) -> Any:
         """What the factory makes, built now if nobody has.
@@ -100,9 +101,10 @@ class Pool:
 
     async def _ask_host(self, entry: _Entry, build: Build) -> None:
         if self._requests is None:
-            self._requests, self._inbox = anyio.create_memory_object_stream[tuple[_Entry, Build]](math.inf)
+            self._open()
             if self.start_host is not None:
                 self.start_host()
+        assert self._requests is not None
         hosted = _Entry(anyio.Event())
         self._requests.send_nowait((hosted, build))
         await hosted.ready.wait()
@@ -111,17 +113,41 @@ class Pool:
         entry.value = hosted.value
 
     async def host(self) -> None:
-        """Enter what is asked for, in this task, until `stop`. Leaving it all again is `unwind`'s, in this same
-        task."""
-        if self._requests is None:
-            self._requests, self._inbox = anyio.create_memory_object_stream[tuple[_Entry, Build]](math.inf)
-        assert self._inbox is not None
-        await self._serve(self._inbox)
+        """Enter what is asked for, in this task, until `stop`; then leave it all, last built first.
 
-    def stop(self) -> None:
-        """Let `host` return."""
+        Shielded: cancelling the task from outside does nothing until `stop` is called. So the resources stay while those
+        who use them clean up.
+
+        Raises:
+            Exception: what a clean-up, or a background task of a resource, raised.
+        """
+        if self._stopped:
+            return
+        self._open()
+        inbox = self._inbox
+        assert inbox is not None
+        try:
+            with anyio.CancelScope(shield=True) as self._shield:
+                async with self.stack:
+                    await self._serve(inbox)
+        finally:
+            self._forget()
+            for entry, _ in _waiting(inbox):
+                entry.error = ResourceError("the run ended before this resource was built.", resource="?")
+                entry.ready.set()
+            inbox.close()
+
+    def stop(self, *, cancelled: bool = False) -> None:
+        """Let `host` go on to its end. ``cancelled``: its task was cancelled, and clean-ups are to feel that."""
+        self._stopped = True
+        if cancelled and self._shield is not None:
+            self._shield.shield = False
         if self._requests is not None:
             self._requests.close()
+
+    def _open(self) -> None:
+        if self._requests is None:
+            self._requests, self._inbox = anyio.create_memory_object_stream[tuple[_Entry, Build]](math.inf)
 
     async def _serve(self, inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]]) -> None:
         async for entry, build in inbox:
@@ -138,21 +164,23 @@ class Pool:
                 entry.ready.set()
 
     async def unwind(self) -> None:
-        """Close everything, last built first. What a clean-up raises is raised, after all others were closed."""
-        self.entries.clear()
-        for end in (self._requests, self._inbox):
-            if end is not None:
-                end.close()
-        self._requests = self._inbox = None
-        stack, self.stack = self.stack, contextlib.AsyncExitStack()
+        """Close everything where there was no host, last built first; all of it, whatever a clean-up raises."""
+        stack = self.stack
+        self._forget()
         await stack.aclose()
 
-    async def unwind_quietly(self) -> None:
-        """As `unwind`, but what a clean-up raises is kept as ``failure``."""
+    def _forget(self) -> None:
+        self.entries.clear()
+        self.stack = contextlib.AsyncExitStack()
+        self._requests = self._inbox = self._shield = None
+
+
+def _waiting(inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]]) -> Iterator[tuple[_Entry, Build]]:
+    while True:
         try:
-            await self.unwind()
-        except Exception as error:  # noqa: BLE001 - `Workflow.aclose` raises it
-            self.failure = error
+            yield inbox.receive_nowait()
+        except (anyio.WouldBlock, anyio.EndOfStream):
+            return
 
 
 # --------------------------------------------------------------------------------------------------- one step's call

@@ -153,13 +153,14 @@ class Run(Performer):
         return False
 
     async def _drive(self, start: Event | None) -> None:
+        go = self._go_hosted if self.machine.plan.hosts_resources else self._go
         limit = math.inf if self.timeout is None else self._clock() + self.timeout
         deadline = min(limit, self.deadline)
         if deadline == math.inf:
-            await self._go(start)
+            await go(start)
         else:
             with anyio.CancelScope(deadline=deadline):
-                await self._go(start)
+                await go(start)
         if self.machine.outcome is None:
             now = self._clock()
             if self.timeout is not None and now >= limit:
@@ -184,9 +185,7 @@ class Run(Performer):
                         early, self._unborn = self._unborn, None
                         for task, argument in early or ():
                             task_group.start_soon(task, argument)
-                    if self.machine.plan.hosts_resources:
-                        await self._host()
-                    elif not self._inside:
+                    if not self._inside:
                         self._task_group = None
             except BaseExceptionGroup as group:
                 self._crashed(_first_of(group))
@@ -196,6 +195,27 @@ class Run(Performer):
                 self._woken = woken = anyio.Event()
                 await woken.wait()
                 self._woken = None
+
+    async def _go_hosted(self, start: Event | None) -> None:
+        """With a task around it that holds the run's async context managers (see resource_pool.py)."""
+        pool = self._pool = Pool()
+        try:
+            async with anyio.create_task_group() as around:
+                around.start_soon(self._hold_resources, pool)
+                cancelled = True
+                try:
+                    await self._go(start)
+                    cancelled = False
+                finally:
+                    pool.stop(cancelled=cancelled)
+        except BaseExceptionGroup as group:
+            self._crashed(_first_of(group))
+
+    async def _hold_resources(self, pool: Pool) -> None:
+        try:
+            await pool.host()
+        except Exception as error:  # noqa: BLE001 - becomes the run's error, or one of its others
+            self._crashed(self._unclosed(error))
 
     def _begin(self, start: Event | None) -> None:
         if self.machine.outcome is not None:
@@ -315,36 +335,21 @@ class Run(Performer):
 
     # ----------------------------------------------------------------------------------------------------- resources
 
-    async def _host(self) -> None:
-        """Enter the run's async context managers in this task, and leave them once all workers are gone."""
-        assert self._task_group is not None
-        self._pool = pool = Pool()
-        try:
-            if self.machine.outcome is None:
-                await pool.host()
-        finally:
-            self._task_group.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True):
-                if self._alive:
-                    self._emptied = anyio.Event()
-                    await self._emptied.wait()
-                await self._unwind()
-
     async def _unwind(self) -> None:
         if self._pool is not None:
             pool, self._pool = self._pool, None
             try:
                 await pool.unwind()
             except Exception as error:  # noqa: BLE001 - kept as the run's error, or beside it
-                self._other(
-                    error
-                    if isinstance(error, ResourceError)
-                    else ResourceError(
-                        f"closing the resources of a run of {self.workflow_name} failed: "
-                        f"{type(error).__name__}: {error}",
-                        resource="",
-                    ).with_cause(error)
-                )
+                self._other(self._unclosed(error))
+
+    def _unclosed(self, error: Exception) -> Exception:
+        if isinstance(error, ResourceError):
+            return error
+        return ResourceError(
+            f"closing the resources of a run of {self.workflow_name} failed: {type(error).__name__}: {error}",
+            resource="",
+        ).with_cause(error)
 
     # ---------------------------------------------------------------------------------------- the context's RunFace
 

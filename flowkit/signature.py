@@ -4,7 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Never, NoReturn, cast, get_args, get_origin
+from typing import Any, Never, NoReturn, get_args, get_origin
 
 import attrs
 
@@ -63,7 +63,7 @@ def read_step(
     body = inspect.unwrap(function)
     reading = _Reading(workflow, options.name or name, source(function))
     names: dict[str, Any] = {**local, **options.local}
-    module: Mapping[str, Any] = getattr(body, "__globals__", {})
+    module: dict[str, Any] = getattr(body, "__globals__", {})
     if inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body):
         reading.fault("is a generator", "return a list of events, or call ctx.send_event for each", "generator")
 
@@ -127,7 +127,7 @@ def _is_async(function: Any) -> bool:
 
 
 def _resolved(
-    reading: _Reading, where: str, annotation: Any, module: Mapping[str, Any], names: Mapping[str, Any], strict: bool
+    reading: _Reading, where: str, annotation: Any, module: dict[str, Any], names: Mapping[str, Any], strict: bool
 ) -> Any:
     found = hints.resolve(annotation, module, names)
     if found is hints.UNRESOLVED:
@@ -197,7 +197,7 @@ def _read_resource(reading: _Reading, name: str, wanted: Any, resource: Resource
     try:
         factory = read_factory(resource)
     except WorkflowValidationError as error:
-        reading.fault(f"takes {name!r}, but {error.problem}", str(error.cure), "resource")  # type: ignore[attr-defined]
+        reading.fault(f"takes {name!r}, but {error.problem}", str(error.cure), "resource")
         return
     if not _may_make(factory, wanted):
         reading.fault(
@@ -246,7 +246,7 @@ def _event_types(annotation: Any) -> tuple[type[Event], ...] | None:
         origin = get_origin(member) or member
         if not (isinstance(origin, type) and issubclass(origin, Event)):
             return None
-        found.append(cast(type[Event], origin))
+        found.append(origin)
     return tuple(found)
 
 

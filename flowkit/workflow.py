@@ -36,6 +36,7 @@ from flowkit.journal import Journal
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
+from flowkit.resource_host import Host
 from flowkit.resource_pool import Pool
 from flowkit.runner import Run
 from flowkit.signature import Unresolved, read_step
@@ -71,7 +72,7 @@ class _Record:
     plan: Plan | None = None
     checked: bool = False
     pool: Pool | None = None
-    pool_done: anyio.Event | None = None
+    host: Host | None = None
     snapshots: Snapshots | None = None
     latest: Run | None = None
 
@@ -328,17 +329,11 @@ class Workflow:
         """
         record = _record(self)
         pool, record.pool = record.pool, None
-        if pool is None:
-            return
-        if record.pool_done is None:
+        host, record.host = record.host, None
+        if host is not None:
+            await host.close()
+        elif pool is not None:
             await pool.unwind()
-            return
-        done, record.pool_done = record.pool_done, None
-        pool.stop()
-        with anyio.CancelScope(shield=True):
-            await done.wait()
-        if pool.failure is not None:
-            raise pool.failure
 
     async def __aenter__(self) -> Self:
         return self
@@ -593,22 +588,14 @@ def _chained(first: Keep | None, second: Keep | None) -> Keep | None:
 
 def _start_host(record: _Record) -> None:
     loop = backend.current()
-    assert loop is not None
-    pool = record.pool
-    assert pool is not None
-    done = record.pool_done = anyio.Event()
+    assert loop is not None and record.pool is not None
 
-    async def host() -> None:
-        try:
-            await pool.host()
-        finally:
-            with anyio.CancelScope(shield=True):
-                if record.pool is pool:
-                    record.pool = record.pool_done = None  # the loop is ending: a run in another one builds anew
-                await pool.unwind_quietly()
-                done.set()
+    def ended(host: Host) -> None:
+        if record.host is host:
+            record.host = record.pool = None  # a run in another loop builds anew
 
-    loop.supervise(host, "flowkit resources", contextvars.copy_context())
+    host = record.host = Host(record.pool, ended)
+    loop.supervise(host.run, "flowkit resources", contextvars.copy_context())
 
 
 def _check_timeout(workflow: str, timeout: float | None) -> None:
