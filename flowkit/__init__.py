@@ -2,7 +2,7 @@
 
 Where everything lives, innermost first; imports only ever point upwards in this list:
 
-    errors, hints, events, facts              values: what is raised, sent between steps, and happens to a run
+    errors, hints, fields, events, facts      values: what is raised, sent between steps, and happens to a run
     retry_policy, state, context, resource,   definition: what an author writes, read into a checked, immutable plan
     steps, signature, plan, wiring
     joins, collecting, waits, books,          decision: facts in, commands out, without an event loop
@@ -22,6 +22,7 @@ from flowkit.errors import (
     CleanupFailedWarning,
     ContextInUse,
     EventError,
+    FrozenEvent,
     InvalidWorkflow,
     MisdirectedEvent,
     NoEventLoop,
@@ -31,6 +32,7 @@ from flowkit.errors import (
     StateError,
     StepFailed,
     UnhandledEventWarning,
+    UnknownField,
     UnknownKey,
     WaitTimedOut,
     WorkflowCancelled,
@@ -40,6 +42,8 @@ from flowkit.errors import (
     WorkflowStalled,
     WorkflowTimeoutError,
     WorkflowValidationError,
+    WrongCall,
+    WrongReturn,
 )
 from flowkit.events import (
     Event,
@@ -66,6 +70,7 @@ __all__ = [
     "ContextInUse",
     "Event",
     "EventError",
+    "FrozenEvent",
     "Handler",
     "HumanResponseEvent",
     "InputRequiredEvent",
@@ -86,6 +91,7 @@ __all__ = [
     "StreamGap",
     "Take",
     "UnhandledEventWarning",
+    "UnknownField",
     "UnknownKey",
     "WaitTimedOut",
     "Workflow",
@@ -97,6 +103,8 @@ __all__ = [
     "WorkflowStalled",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
+    "WrongCall",
+    "WrongReturn",
     "catch_error",
     "step",
 ]

@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -22,7 +22,7 @@ import anyio
 __all__ = ["Backend", "current", "escaped_cancellation", "uninterrupted"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-Start = Callable[[], Awaitable[None]]
+Start = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Backend(Protocol):
@@ -100,10 +100,7 @@ class _Asyncio:
         return self._loop.time
 
     def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
-        async def supervised() -> None:
-            await start()
-
-        task = self._loop.create_task(supervised(), name=name, context=context)
+        task = self._loop.create_task(start(), name=name, context=context)
         _strong.add(task)
         task.add_done_callback(_strong.discard)
 

@@ -19,18 +19,24 @@ class Buffer:
     step: str
     expected: tuple[type, ...] = ()
     need: dict[type, int] = attrs.field(factory=dict[type, int])
-    queues: dict[type, deque[Any]] = attrs.field(factory=dict[type, deque[Any]])
+    queues: dict[type, deque[tuple[int, Any]]] = attrs.field(factory=dict[type, deque[tuple[int, Any]]])
     lacking: int = 0
+    added: int = 0
 
     def expect(self, expected: tuple[type, ...]) -> None:
         """Wait for these types from now on; what was collected before stays."""
         self.expected = expected
         self.need = dict(Counter(expected))
-        waiting = [event for queue in self.queues.values() for event in queue]
+        waiting = self.events()
         self.queues = {}
-        for event in waiting:
-            self.queues.setdefault(self.slot(type(event)), deque()).append(event)
         self._recount()
+        for event in waiting:
+            self.add(event)
+
+    def events(self) -> list[Any]:
+        """What is here, in the order it came."""
+        numbered = [pair for queue in self.queues.values() for pair in queue]
+        return [event for _, event in sorted(numbered, key=lambda pair: pair[0])]
 
     def slot(self, kind: type) -> type:
         """The expected type that an event of this type counts for: its own, else its nearest expected base."""
@@ -46,7 +52,8 @@ class Buffer:
         queue = self.queues.get(kind)
         if queue is None:
             queue = self.queues[kind] = deque()
-        queue.append(event)
+        self.added += 1
+        queue.append((self.added, event))
         if len(queue) == self.need.get(kind):
             self.lacking -= 1
 
@@ -54,7 +61,7 @@ class Buffer:
         """A batch in the requested order, or ``None`` while something is lacking."""
         if self.lacking or not self.expected:
             return None
-        batch = [self.queues[kind].popleft() for kind in self.expected]
+        batch = [self.queues[kind].popleft()[1] for kind in self.expected]
         self._recount()
         return batch
 

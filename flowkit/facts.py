@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
+@attrs.define
 class RunStarted:
     """The run began with this start event."""
 
@@ -269,7 +269,7 @@ class Rest:
     """A stepwise run has done all it could without more events being released."""
 
 
-@attrs.frozen
+@attrs.define
 class Finish:
     """The run is over, with a result or an error. Always the last command of a run."""
 

@@ -51,9 +51,9 @@ def declare(cls: type[Any]) -> None:
         if name in cls.__dict__:
             delattr(cls, name)
     _refuse(cls, [fault for field in attrs.fields(cls) if not field.inherited for fault in _bad_default(cls, field)])
-    cls.__init__ = _filled(cls, cls.__init__) if own_init else _checked(cls, cls.__init__)
+    cls.__init__ = _filled(cls, cls.__init__) if own_init else _written_later(cls, _checked(cls, cls.__init__))
     if cls.__dict__.get("__hash__") is not None:
-        setattr(cls, "__hash__", _hashed(cls, cls.__hash__))
+        cls.__hash__ = _hashed(cls, cls.__hash__)  # type: ignore[assignment] # it is a function of self
 
 
 Fault = tuple[str | None, str, str]
@@ -155,6 +155,79 @@ def _checked(cls: type[Any], init: Callable[..., None]) -> Callable[..., None]:
                 raise wrong
 
     return __init__
+
+
+_ABSENT: Any = object()
+
+
+def _written_later(cls: type[Any], checked: Callable[..., None]) -> Callable[..., None]:
+    """The ``__init__`` of the first event: it puts the quick one into its place, now that annotations can be read."""
+
+    @functools.wraps(checked)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        quick = _quick(cls, checked)
+        if cls.__dict__.get("__init__") is __init__:
+            cls.__init__ = quick
+        quick(self, *args, **kwargs)
+
+    return __init__
+
+
+def _quick(cls: type[Any], checked: Callable[..., None]) -> Callable[..., None]:
+    """``checked`` written out as one function, as attrs writes its own: events are built all the time.
+
+    Measured with CPython 3.11, one field by keyword: 0.2 instead of 0.5 µs. It fills in what fits, and leaves the rest
+    to ``checked``: every error, and all of a class with validators, converters or hooks.
+    """
+    fields = attrs.fields(cls)
+    if hasattr(cls, "__attrs_pre_init__") or hasattr(cls, "__attrs_post_init__"):
+        return checked
+    if any(field.validator or field.converter or not field.init or _takes_self(field.default) for field in fields):
+        return checked
+    kinds = dict(_plain_fields(cls))
+    names: dict[str, Any] = {"_fk_absent": _ABSENT, "_fk_fits": _fits}
+    parameters: dict[bool, list[str]] = {False: [], True: []}
+    order: dict[bool, list[str]] = {False: [], True: []}
+    made: list[str] = []
+    doubts = ["_fk_more", "_fk_unknown"]
+    for number, field in enumerate(fields):
+        alias = _alias(field)
+        default, kind = f"_fk_default{number}", f"_fk_kind{number}"
+        names[default], names[kind] = field.default, kinds.get(field.name)
+        if field.default is attrs.NOTHING:
+            names[default] = _ABSENT
+            if field.name not in kinds:
+                doubts.append(f"{alias} is _fk_absent")
+        elif isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+            names[default], names[f"_fk_make{number}"] = _ABSENT, field.default.factory
+            made.append(f"if {alias} is _fk_absent: {alias} = _fk_make{number}()")
+        if field.name in kinds:
+            differs = "not in" if isinstance(kinds[field.name], tuple) else "is not"
+            doubts.append(f"type({alias}) {differs} {kind} and not _fk_fits({alias}, {kind})")
+        parameters[field.kw_only].append(f"{alias}={default}")
+        order[field.kw_only].append(alias)
+
+    def leave(self: Any, values: tuple[Any, ...], more: tuple[Any, ...], unknown: dict[str, Any]) -> None:
+        given = dict(zip((*order[False], *order[True]), values, strict=True))
+        positional = [given.pop(alias) for alias in order[False]] if more else []
+        checked(self, *positional, *more, **{n: v for n, v in given.items() if v is not _ABSENT}, **unknown)
+
+    names["_fk_leave"] = leave
+    listed = "".join(f"{alias}, " for alias in (*order[False], *order[True]))
+    signature = ["_fk_self", *parameters[False], "*_fk_more", *parameters[True], "**_fk_unknown"]
+    lines = [
+        f"def __init__({', '.join(signature)}):",
+        *made,
+        f"if {' or '.join(doubts)}: return _fk_leave(_fk_self, ({listed}), _fk_more, _fk_unknown)",
+        "_fk_values = _fk_self.__dict__",
+        *(f"_fk_values[{field.name!r}] = {_alias(field)}" for field in fields),
+    ]
+    exec("\n    ".join(lines), names)
+    return functools.wraps(checked)(names["__init__"])
+
+
+def _takes_self(default: Any) -> bool:
+    return isinstance(default, attrs.Factory) and default.takes_self  # type: ignore[arg-type]
 
 
 def _filled(cls: type[Any], init: Callable[..., None]) -> Callable[..., None]:

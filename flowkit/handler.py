@@ -35,10 +35,6 @@ __all__ = ["Handler"]
 logger = logging.getLogger("flowkit")
 
 
-async def _supervised(run: Run, start: Event | None, gate: anyio.Semaphore | None) -> None:
-    await run.drive(start, gate)
-
-
 def _begin(
     run: Run,
     start: Event | None,
@@ -50,7 +46,7 @@ def _begin(
     if not run.claimed:
         run.claimed = True
         backend.supervise(
-            functools.partial(_supervised, run, start, gate), f"flowkit run of {run.workflow_name}", context
+            functools.partial(run.drive, start, gate), f"flowkit run of {run.workflow_name}", context
         )
 
 

@@ -158,9 +158,13 @@ class Machine(Dispatch):
     # --------------------------------------------------------------------------------------------- rules: events
 
     def _sent(self, fact: EventSent) -> Sequence[Command]:
+        if fact.step is not None and fact.step not in self.plan.index:
+            raise ImpossibleFact(f"{type(fact.event).__name__} was sent to a step {fact.step!r}, which there isn't")
         out: list[Command] = []
         sender = self.invocations.get(fact.sender) if fact.sender is not None else None
         if sender is None:
+            if fact.sender is not None or not self.started:
+                raise ImpossibleFact(f"{type(fact.event).__name__} was sent by {fact.sender}, which isn't under way")
             who = "send_event() from outside"
             if self.stepwise:
                 self._hold(fact.event, who, fact.step, ROOT, 0)
@@ -224,7 +228,7 @@ class Machine(Dispatch):
             if not spec.returns_none:
                 return self._misreturned(entry, result)
         elif type(result) is list:
-            if not all(spec.may_return(type(event), listed=True) for event in result):
+            if not spec.returns_lists or not all(spec.may_return(type(event), listed=True) for event in result):
                 return self._misreturned(entry, result)
             self._fan_out(result, entry, out)
         elif type(result) in spec.returns or spec.may_return(type(result)):
@@ -320,7 +324,9 @@ class Machine(Dispatch):
     def _wait_abandoned(self, fact: WaitAbandoned) -> Sequence[Command]:
         entry = self._known(fact.invocation)
         out: list[Command] = []
-        waiting = entry.waits()
+        waiting = entry.waiting
+        if waiting is None or fact.waiter not in waiting.opened:
+            raise ImpossibleFact(f"wait {fact.waiter!r} was given up, but never opened")
         wait = waiting.open.get(fact.waiter)
         if wait is not None:
             self._close_wait(entry, wait, out)

@@ -138,8 +138,9 @@ class Run(Performer):
         finally:
             if self.machine.outcome is None:
                 self.cancel("its event loop ended")
-            if self._pool is not None:
+            if self.children or self._pool is not None:
                 with anyio.CancelScope(shield=True):
+                    await self._end_children()
                     await self._unwind()
             self._settle()
 
@@ -191,6 +192,7 @@ class Run(Performer):
                 self._crashed(_first_of(group))
             if self.machine.outcome is not None or task_group.cancel_scope.cancel_called:
                 return
+            del task_group  # a run may rest for long
             if not self._unborn:
                 self._woken = woken = anyio.Event()
                 await woken.wait()
@@ -221,6 +223,9 @@ class Run(Performer):
         if self.machine.outcome is not None:
             return  # cancelled before it began
         if self.parent is not None:
+            if self.parent.ended:
+                self.cancel("the run it was started in has ended")
+                return
             self.parent.adopt(self)
         self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         if self.machine.stepwise:
@@ -509,6 +514,13 @@ class Run(Performer):
         if self.children is None:
             self.children = []
         self.children.append(child)
+
+    async def _end_children(self) -> None:
+        """Cancel the nested runs that their steps left behind, and wait for their clean-up: nothing outlives a run."""
+        for child in list(self.children or ()):
+            child.cancel("the run it was started in has ended")
+        for child in list(self.children or ()):
+            await child.join()
 
     def disown(self, child: "Run") -> None:
         """A nested run has settled."""

@@ -540,10 +540,11 @@ class _Values:
 
 # Known from the start, under short tags: those of other classes have a colon.
 _OWN: list[Any] = [vars(module)[name] for module in (events, errors) for name in module.__all__]
+_BUILTIN: list[type] = [object, NoneType, bool, *_LEAVES, *_CONTAINERS]
 _KNOWN: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(object, NoneType, bool, *_LEAVES, *_CONTAINERS),
+        *_BUILTIN,
         *(cls for cls in _OWN if isinstance(cls, type)),
         *(cls for cls in vars(builtins).values() if isinstance(cls, type) and issubclass(cls, BaseException)),
     )

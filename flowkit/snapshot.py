@@ -128,18 +128,21 @@ def freeze(machine: Machine) -> dict[str, Any]:
             ]
             for lane in machine.lanes
         },
-        "kept": [
-            [number, entry.event, entry.sender]
-            for of_kind in machine.waits.kept.values()
-            for number, entry in of_kind.items()
-        ],
+        "kept": sorted(
+            (
+                [number, entry.event, entry.sender]
+                for of_kind in machine.waits.kept.values()
+                for number, entry in of_kind.items()
+            ),
+            key=lambda one: one[0],
+        ),
         "held": [
             [number, one.event, one.sender, one.target, one.scope, one.place, one.published]
             for number, one in machine.held.items()
         ],
         "timers": [[number, timer.at, timer.invocation, timer.waiter] for number, timer in machine.timers.items()],
         "buffers": [
-            [step, name, list(buffer.expected), [[kind, list(queue)] for kind, queue in buffer.queues.items()]]
+            [step, name, list(buffer.expected), buffer.events()]
             for (step, name), buffer in machine.buffers.items()
         ],
         "joins": None
@@ -224,10 +227,11 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
         machine.held[number] = Held(*rest)
     for number, *rest in tree["timers"]:
         machine.timers[number] = Timer(*rest)
-    for step, name, expected, queues in tree["buffers"]:
+    for step, name, expected, collected in tree["buffers"]:
         buffer = machine.buffers[(step, name)] = Buffer(step)
-        buffer.queues = {kind: deque(waiting) for kind, waiting in queues}
         buffer.expect(tuple(expected))
+        for event in collected:
+            buffer.add(event)
     if machine.joins is not None and tree["joins"] is not None:
         machine.joins.last, scopes = tree["joins"]
         machine.joins.scopes = {number: _scope(rest) for number, *rest in scopes}

@@ -62,10 +62,13 @@ class Waits:
 
     def oldest(self, event: Event) -> Wait | None:
         """The wait that has been open longest of those this event satisfies."""
-        found = (
-            wait for base in type(event).__mro__ for wait in self.open.get(base, {}).values() if wait.accepts(event)
+        # Those of one type are in the order they opened: the first that accepts it is enough.
+        first_of_each = (
+            next((wait for wait in self.open[base].values() if wait.accepts(event)), None)
+            for base in type(event).__mro__
+            if base in self.open
         )
-        return min(found, key=lambda wait: wait.order, default=None)
+        return min((wait for wait in first_of_each if wait is not None), key=lambda wait: wait.order, default=None)
 
     def keep(self, number: int, event: Event, sender: str) -> None:
         """Nobody takes this event now; a wait may open for it."""
@@ -73,14 +76,12 @@ class Waits:
 
     def claim(self, wait: Wait) -> Event | None:
         """Take out the kept event that came first of those that satisfy the wait."""
-        found = (
-            (number, kind)
+        first_of_each = (
+            next(((number, kind) for number, entry in entries.items() if wait.accepts(entry.event)), None)
             for kind, entries in self.kept.items()
             if issubclass(kind, wait.event_type)
-            for number, entry in entries.items()
-            if wait.accepts(entry.event)
         )
-        first = min(found, key=lambda pair: pair[0], default=None)
+        first = min((pair for pair in first_of_each if pair is not None), key=lambda pair: pair[0], default=None)
         if first is None:
             return None
         number, kind = first

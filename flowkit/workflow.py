@@ -240,7 +240,7 @@ class Workflow:
             NoEventLoop: no event loop is running.
             WorkflowRuntimeError: both ``start_event`` and fields were given, or it is of the wrong type.
         """
-        return self._run(ctx, stepwise, start_event, fields, timeout=timeout, run_id=run_id, keep=None)
+        return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None)
 
     def _run(
         self,
@@ -248,10 +248,9 @@ class Workflow:
         stepwise: bool,
         start_event: Event | None,
         fields: dict[str, Any],
-        *,
-        timeout: float | None = _UNSET,
-        run_id: str | None = None,
-        keep: Keep | None = None,
+        timeout: float | None,
+        run_id: str | None,
+        keep: Keep | None,
     ) -> Handler:
         record = _record(self)
         settings = record.settings
@@ -309,7 +308,7 @@ class Workflow:
         stepwise: bool = arguments.pop("stepwise", False)
         start_event: Event | None = arguments.pop("start_event", None)
         timeout: float | None = arguments.pop("timeout", _UNSET)
-        return self._run(ctx, stepwise, start_event, arguments, timeout=timeout, run_id=run_id, keep=keep)
+        return self._run(ctx, stepwise, start_event, arguments, timeout, run_id, keep)
 
     def begin_journal(self, ctx: Context[Any]) -> tuple[Journal, Machine | None]:
         """An empty journal for a run with this context, and the unfinished run it goes on with, if there is one."""
@@ -443,7 +442,7 @@ def _add_to_instance(record: _Record, cls: type[Workflow], function: Callable[..
 
 def _name_of(function: Callable[..., Any]) -> str:
     options = options_of(function)
-    return (options.name if options is not None else None) or getattr(function, "__name__", repr(function))
+    return (options.name if options is not None else None) or str(getattr(function, "__name__", repr(function)))
 
 
 def _add_free(cls: type[Workflow], known: dict[str, Callable[..., Any]], function: Callable[..., Any]) -> None:
@@ -525,8 +524,8 @@ def _unique(workflow: str, specs: list[StepSpec]) -> list[StepSpec]:
 
 def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
     """The child for a parameter: the one of its name if that fits, else the only one of its class."""
-    named = record.children.get(name)
-    if isinstance(named, kind):
+    named: Workflow | None = record.children.get(name)
+    if named is not None and isinstance(named, kind):
         return named
     fitting = [child for child in record.children.values() if isinstance(child, kind)]
     return fitting[0] if len(fitting) == 1 else None
