@@ -43,10 +43,7 @@ def use_pyenv() -> None:
 def is_here(version: str) -> bool:
     """Whether `python3.12` starts, for 3.12; a pyenv shim may be there and not start."""
     program = shutil.which(f"python{version}")
-    return (
-        program is not None
-        and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
-    )
+    return program is not None and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 use_pyenv()
@@ -100,13 +97,10 @@ def typing(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """All tests with the oldest dependencies that pyproject.toml allows."""
     extras = PROJECT["project"]["optional-dependencies"]
-    bounds = sorted(
-        {*PROJECT["project"]["dependencies"], *(bound for some in extras.values() for bound in some)}
-    )
+    wanted = {*PROJECT["project"]["dependencies"], *(one for extra in extras.values() for one in extra)}
     constraints = Path(session.create_tmp(), "lowest.txt")
-    constraints.write_text(
-        "".join(f"{bound.replace('>=', '==')}\n" for bound in sorted(bounds)), encoding="utf-8"
-    )
+    bounds = sorted(one.replace(">=", "==") for one in wanted if ">=" in one)
+    constraints.write_text("\n".join(bounds), encoding="utf-8")
     session.install(f"{wheel(session)}[{','.join(extras)}]", *group("test"), f"--constraint={constraints}")
     session.run("pip", "list")
     session.run("pytest", *session.posargs)

@@ -376,9 +376,9 @@ class Machine(Dispatch):
         return out
 
     def _stepwise_ended(self, fact: StepwiseEnded) -> Sequence[Command]:
-        self.stepwise = False
         out: list[Command] = []
         self._release_held(fact.chosen, out)
+        self.stepwise = False
         self._rest(out)
         return out
 

@@ -16,6 +16,7 @@ LAYERS = {
     "values": """
         errors
         hints
+        fields
         events
         facts
     """,
@@ -46,6 +47,7 @@ LAYERS = {
         backend
         stream
         resource_pool
+        resource_host
         narrator
         performer
         runner

@@ -1,0 +1,117 @@
+"""Every test runs under virtual time, on asyncio and on trio, and fails if it leaves anything behind.
+
+- A test that is a coroutine function needs no marker; it runs once on each backend.
+- A plain test that wants to start loops itself (a Hypothesis test, say) takes `anyio_backend_name` and calls
+  `virtual_time.run(function, *args, backend=anyio_backend_name)`.
+- `HYPOTHESIS_PROFILE` names a Hypothesis profile; otherwise it is "ci" where `CI` is set, else "default".
+"""
+
+import gc
+import os
+import re
+import threading
+from collections.abc import Iterator
+from functools import wraps
+from importlib.util import find_spec
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import virtual_time
+
+virtual_time.count_threads()
+
+OPTIONAL = [name for name in ("hypothesis", "trio") if find_spec(name) is None]
+HERE = Path(__file__).parent
+
+
+def needs_what_is_missing(file: Path, seen: frozenset[Path] = frozenset()) -> bool:
+    """Whether a test file, or a module beside it that it imports, imports what is not installed."""
+    imported = set(re.findall(r"^(?:import|from) (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+    beside = {path for name in imported if (path := HERE / f"{name}.py").exists()} - seen
+    return not imported.isdisjoint(OPTIONAL) or any(
+        needs_what_is_missing(path, seen | {file}) for path in beside
+    )
+
+
+# In the `bare` session: what can't even be imported there is left out.
+collect_ignore = [str(file) for file in HERE.glob("test_*.py") if OPTIONAL and needs_what_is_missing(file)]
+
+if find_spec("hypothesis") is not None:
+    from hypothesis import HealthCheck, settings
+
+    # No deadline: it is measured on the wall clock. `anyio_backend` is made once per test and not once per
+    # example, which is harmless: each example starts a new loop.
+    default = settings(
+        deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    settings.register_profile("default", default)
+    settings.register_profile("ci", default, derandomize=True)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default"))
+
+
+@pytest.fixture(
+    params=[
+        "asyncio",
+        pytest.param(
+            "trio", marks=pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")
+        ),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """A backend under fresh virtual time. Overrides the fixture of AnyIO's plugin."""
+    return virtual_time.backend_options(request.param)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves threads; have what it forgot to close reported on it, not on a later test."""
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    left = virtual_time.threads_left_behind(before)
+    if left:
+        pytest.fail(f"the test left threads behind: {', '.join(left)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> None:
+    """Hand every coroutine test to AnyIO's plugin, whose own `anyio_mode = "auto"` came with AnyIO 4.11."""
+    if not collector.istestfunction(obj, name):
+        return
+    handle = getattr(obj, "hypothesis", None)
+    test = handle.inner_test if handle is not None else obj
+    if iscoroutinefunction(test):
+        pytest.mark.anyio(obj)
+        pytest.mark.usefixtures("anyio_backend")(obj)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have every coroutine test watched."""
+    if not isinstance(item, pytest.Function):
+        return
+    handle = getattr(item.obj, "hypothesis", None)
+    if handle is not None:
+        if iscoroutinefunction(handle.inner_test):
+            handle.inner_test = _watched(handle.inner_test)
+    elif iscoroutinefunction(item.obj):
+        item.obj = _watched(item.obj)
+
+
+def pytest_collection_finish() -> None:
+    """Hide what is there before the first test from the collector, so that collecting after each is cheap."""
+    gc.collect()
+    gc.freeze()
+
+
+def _watched(test: Any) -> Any:
+    if hasattr(test, "is_watched"):  # both backends' items share one Hypothesis handle
+        return test
+
+    @wraps(test)
+    async def watched(*args: Any, **kwargs: Any) -> None:
+        await virtual_time.watched(test, *args, **kwargs)
+
+    watched.is_watched = True  # type: ignore[attr-defined]
+    return watched

@@ -1,0 +1,40 @@
+"""What `import flowkit` gives, and what it costs."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import flowkit
+
+MODULES = ["flowkit", *(module.name for module in pkgutil.walk_packages(flowkit.__path__, "flowkit."))]
+
+
+def test_every_exported_name_is_there() -> None:
+    missing = [name for name in flowkit.__all__ if not hasattr(flowkit, name)]
+    assert missing == []
+
+
+def test_no_name_is_exported_twice() -> None:
+    assert sorted(flowkit.__all__) == sorted(set(flowkit.__all__))
+
+
+def test_a_star_import_takes_what_is_exported() -> None:
+    taken: dict[str, object] = {}
+    exec("from flowkit import *", taken)
+    assert set(flowkit.__all__) == taken.keys() - {"__builtins__"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
+def test_every_module_has_what_it_exports(module: str) -> None:
+    found = importlib.import_module(module)
+    assert [name for name in getattr(found, "__all__", ()) if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize("module", ["trio", "hypothesis", "pytest", "sqlite3"])
+def test_importing_flowkit_does_not_import(module: str) -> None:
+    # In a fresh interpreter: in this one the tests have imported them all.
+    program = f"import flowkit, sys; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
