@@ -64,7 +64,7 @@ class Dispatch:
         self.joins = Joins() if plan.has_joins else None
         self.busy = 0  # invocations that run and don't wait
         self.retrying = 0
-        self.questions = 0  # asked by steps and not answered
+        self.questions: int = 0  # asked by steps and not answered
         self.last = 0  # the last number given to anything
 
     def lane_of(self, step: str) -> Lane:

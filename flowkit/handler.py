@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from flowkit.backend import Backend
@@ -45,9 +44,7 @@ def _begin(
     """The loop's next turn has come and nobody has claimed the run: it is a background run."""
     if not run.claimed:
         run.claimed = True
-        backend.supervise(
-            functools.partial(run.drive, start, gate), f"flowkit run of {run.workflow_name}", context
-        )
+        backend.supervise(functools.partial(run.drive, start, gate), f"flowkit run of {run.workflow_name}", context)
 
 
 class Handler:

@@ -8,7 +8,6 @@ is kept alive.
 
 import inspect
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,13 @@ from typing import Annotated, Any, get_args, get_origin
 
 __all__ = ["UNRESOLVED", "caller", "evaluate", "local_names", "members", "plain", "resolve"]
 
-UNRESOLVED: Any = type("UNRESOLVED", (), {"__repr__": lambda _: "<unresolved annotation>"})()
+
+class _Unresolved:
+    def __repr__(self) -> str:
+        return "<unresolved annotation>"
+
+
+UNRESOLVED: Any = _Unresolved()
 """Stands for an annotation whose names aren't defined (yet)."""
 
 
@@ -45,9 +50,12 @@ def resolve(annotation: Any, module: dict[str, Any], local: Mapping[str, Any]) -
         return UNRESOLVED
 
 
-def caller(depth: int) -> FrameType:
-    """The frame ``depth`` calls above the function that calls this."""
-    return sys._getframe(depth + 1)  # the documented (if underscored) way to find a caller; logging does the same
+def caller(depth: int) -> FrameType | None:
+    """The frame ``depth`` calls above the function that calls this; ``None`` where there is none."""
+    frame = inspect.currentframe()
+    for _ in range(depth + 1):
+        frame = frame.f_back if frame is not None else None
+    return frame
 
 
 def local_names(annotations: Iterable[Any], frame: FrameType | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ Named rules for what a journal or a racing clock may bring:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, WAITING, Invocation, Timer
 from flowkit.collecting import Buffer
@@ -95,7 +95,7 @@ class Machine(Dispatch):
         """
         if self.outcome is not None:
             return NOTHING  # stale: the run is over
-        return _RULES[type(fact)](self, fact)
+        return self.RULES[type(fact)](self, fact)
 
     # ------------------------------------------------------------------------------------------------- questions
 
@@ -228,9 +228,10 @@ class Machine(Dispatch):
             if not spec.returns_none:
                 return self._misreturned(entry, result)
         elif type(result) is list:
-            if not spec.returns_lists or not all(spec.may_return(type(event), listed=True) for event in result):
+            events: list[Any] = fact.result
+            if not spec.returns_lists or not all(spec.may_return(type(event), listed=True) for event in events):
                 return self._misreturned(entry, result)
-            self._fan_out(result, entry, out)
+            self._fan_out(events, entry, out)
         elif type(result) in spec.returns or spec.may_return(type(result)):
             self._emit(result, entry, None, out)
         else:
@@ -275,11 +276,11 @@ class Machine(Dispatch):
 
     def _misreturned(self, entry: Invocation, result: Any) -> Sequence[Command]:
         spec = entry.lane.spec
-        shown = (
-            f"a list of {', '.join(sorted({type(event).__name__ for event in result}))}"
-            if isinstance(result, list)
-            else type(result).__name__
-        )
+        shown = type(result).__name__
+        events: Any = result
+        if isinstance(result, list):
+            kinds = {type(event).__name__ for event in events}
+            shown = f"a list of {', '.join(sorted(kinds))}"
         error = WorkflowRuntimeError(
             f"{self.plan.name}.{spec.name} returned {shown}, but its annotation allows {spec.returns_text}: return one "
             f"of these, or widen the annotation. ({spec.where})"
@@ -293,7 +294,7 @@ class Machine(Dispatch):
     def _wait_opened(self, fact: WaitOpened) -> Sequence[Command]:
         entry = self._known(fact.invocation)
         waiting = entry.waits()
-        if fact.waiter in waiting.open:
+        if fact.waiter in waiting.open or fact.waiter in waiting.to_answer:
             raise ImpossibleFact(f"wait {fact.waiter!r} was opened twice")
         if fact.waiter in waiting.answers:
             return (AnswerWait(entry.number, fact.waiter, waiting.answers[fact.waiter]),)  # answered before
@@ -423,22 +424,21 @@ class Machine(Dispatch):
             raise ImpossibleFact(f"invocation {number} is not active")
         return entry
 
-
-_RULES: dict[type, Callable[[Machine, Any], Sequence[Command]]] = {
-    RunStarted: Machine._started,
-    RunResumed: Machine._resumed,
-    EventSent: Machine._sent,
-    StepReturned: Machine._returned,
-    StepRaised: Machine._raised,
-    EventCollected: Machine._collected,
-    WaitOpened: Machine._wait_opened,
-    WaitAbandoned: Machine._wait_abandoned,
-    TimerFired: Machine._timer_fired,
-    EventPublished: Machine._published,
-    StateWritten: Machine._written,
-    Stepped: Machine._stepped,
-    StepwiseEnded: Machine._stepwise_ended,
-    RunCancelled: Machine._cancelled,
-    RunTimedOut: Machine._timed_out,
-    RunFailed: Machine._failed,
-}
+    RULES: ClassVar[dict[type, Callable[[Any, Any], Sequence[Command]]]] = {
+        RunStarted: _started,
+        RunResumed: _resumed,
+        EventSent: _sent,
+        StepReturned: _returned,
+        StepRaised: _raised,
+        EventCollected: _collected,
+        WaitOpened: _wait_opened,
+        WaitAbandoned: _wait_abandoned,
+        TimerFired: _timer_fired,
+        EventPublished: _published,
+        StateWritten: _written,
+        Stepped: _stepped,
+        StepwiseEnded: _stepwise_ended,
+        RunCancelled: _cancelled,
+        RunTimedOut: _timed_out,
+        RunFailed: _failed,
+    }

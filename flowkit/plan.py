@@ -41,11 +41,11 @@ class Plan:
     has_joins: bool
     takes_answers: bool
     hosts_resources: bool
-    _catchers: Mapping[str, str]
-    _accepting: Mapping[type[Event], tuple[StepSpec, ...]]
+    catchers: Mapping[str, str]
+    accepting: Mapping[type[Event], tuple[StepSpec, ...]]
     routes: dict[type, Route]
     index: Mapping[str, int]
-    _reach: dict[str, tuple[str, ...]]
+    reach: dict[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, name: str, specs: Iterable[StepSpec]) -> "Plan":
@@ -81,7 +81,7 @@ class Plan:
     @property
     def accepted(self) -> tuple[type[Event], ...]:
         """The event classes that some step takes (``@catch_error`` steps aside)."""
-        return tuple(self._accepting)
+        return tuple(self.accepting)
 
     def step(self, name: str) -> StepSpec | None:
         """The step of this name."""
@@ -90,12 +90,12 @@ class Plan:
 
     def catcher_of(self, step: str) -> str | None:
         """The ``@catch_error`` step that covers a step."""
-        return self._catchers.get(step)
+        return self.catchers.get(step)
 
     def takers(self, kind: type) -> tuple[StepSpec, ...]:
         """The steps that take an event of this type: those that accept it exactly, else its nearest accepted base."""
-        base = next((base for base in kind.__mro__ if base in self._accepting), None)
-        return () if base is None else self._accepting[base]
+        base = next((base for base in kind.__mro__ if base in self.accepting), None)
+        return () if base is None else self.accepting[base]
 
     def route(self, kind: type) -> Route:
         """Where events of this type go; found once for each type (``routes`` holds those found so far)."""
@@ -111,10 +111,10 @@ class Plan:
 
     def reach_of(self, step: str) -> tuple[str, ...]:
         """The list steps that close a fan-out of this step: those its events can get to without leaving the fan-out."""
-        found = self._reach.get(step)
+        found = self.reach.get(step)
         if found is None:
             spec = self.step(step)
-            found = self._reach[step] = self._joins_from(spec.returns_lists, frozenset()) if spec is not None else ()
+            found = self.reach[step] = self._joins_from(spec.returns_lists, frozenset()) if spec is not None else ()
         return found
 
     def _joins_from(self, kinds: Iterable[type[Event]], inside: frozenset[str]) -> tuple[str, ...]:

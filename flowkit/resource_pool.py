@@ -14,7 +14,7 @@ import contextlib
 import functools
 import math
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, get_origin
 
 import anyio
@@ -189,7 +189,7 @@ def _waiting(inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]]) -> Iterator
 @contextlib.asynccontextmanager
 async def resources_for(
     wanted: dict[str, tuple[Any, Factory]], step: str, needs: Needs
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any]]:
     """The values of a step's resource parameters; those of scope ``"step"`` are closed on leaving.
 
     Raises:

@@ -437,7 +437,7 @@ class Run(Performer):
         changed: tuple[type, ...] | None = None
         # Counting a long list anew for each event would make the batch quadratic: the same list is recognised.
         if known is None or known[0] is not expected or len(known[0]) != len(known[1]):
-            types = tuple(expected)
+            types = tuple(expected) if isinstance(expected, Iterable) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
             if not types or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in types):
                 raise WorkflowRuntimeError(f"collect_events takes a list of event classes, but got {expected!r}.")
             changed = None if known is not None and known[1] == types else types
@@ -487,6 +487,9 @@ class Run(Performer):
         self.apply(StateWritten(self._now(), path, value))
 
     def retry_info(self, invocation: int) -> RetryInfo:
+        if threading.get_ident() != self._thread:
+            info: RetryInfo = self._from_thread(self.retry_info, invocation)
+            return info
         attempt, since = self.machine.retry_info(invocation)
         return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
 
@@ -577,14 +580,10 @@ def _too_late(what: str) -> WorkflowRuntimeError:
     return WorkflowRuntimeError(f"{what}: the step this context belongs to has returned; use it only while it runs.")
 
 
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_of(error: BaseException) -> BaseException:
     """What a task group's exceptions come down to: Ctrl-C or exit before all else, then the first."""
-    found: list[BaseException] = []
-    todo: list[BaseException] = [group]
-    while todo:
-        error = todo.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            todo[:0] = error.exceptions
-        else:
-            found.append(error)
-    return next((error for error in found if not isinstance(error, Exception)), found[0])
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    members: tuple[BaseException, ...] = error.args[1]
+    found = [_first_of(member) for member in members]
+    return next((one for one in found if not isinstance(one, Exception)), found[0])

@@ -112,6 +112,11 @@ class Snapshots:
 
 def freeze(machine: Machine) -> dict[str, Any]:
     """The books of a machine, without its state."""
+    kept: list[list[Any]] = [
+        [number, entry.event, entry.sender]
+        for of_kind in machine.waits.kept.values()
+        for number, entry in of_kind.items()
+    ]
     return {
         "run_id": machine.run_id,
         "stop_event": machine.outcome.event if machine.outcome is not None else None,
@@ -128,22 +133,14 @@ def freeze(machine: Machine) -> dict[str, Any]:
             ]
             for lane in machine.lanes
         },
-        "kept": sorted(
-            (
-                [number, entry.event, entry.sender]
-                for of_kind in machine.waits.kept.values()
-                for number, entry in of_kind.items()
-            ),
-            key=lambda one: one[0],
-        ),
+        "kept": sorted(kept, key=lambda one: one[0]),
         "held": [
             [number, one.event, one.sender, one.target, one.scope, one.place, one.published]
             for number, one in machine.held.items()
         ],
         "timers": [[number, timer.at, timer.invocation, timer.waiter] for number, timer in machine.timers.items()],
         "buffers": [
-            [step, name, list(buffer.expected), buffer.events()]
-            for (step, name), buffer in machine.buffers.items()
+            [step, name, list(buffer.expected), buffer.events()] for (step, name), buffer in machine.buffers.items()
         ],
         "joins": None
         if machine.joins is None

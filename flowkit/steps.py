@@ -303,7 +303,7 @@ def _local(function: Any) -> dict[str, Any]:
     # Frames: this, decorate, (step, when written without parentheses,) the class body or function. Passing through
     # flowkit's own frames is harmless: they hold none of the names.
     frame = hints.caller(1)
-    while frame.f_back is not None and frame.f_globals is globals():
+    while frame is not None and frame.f_globals is globals():
         frame = frame.f_back
     return hints.local_names(annotations, frame)
 
