@@ -111,35 +111,29 @@ class Plan:
 
     def reach_of(self, step: str) -> tuple[str, ...]:
         """The list steps that close a fan-out of this step: those its events can get to without leaving the fan-out."""
-        found = self.reach.get(step)
-        if found is None:
-            spec = self.step(step)
-            found = self.reach[step] = self._joins_from(spec.returns_lists, frozenset()) if spec is not None else ()
-        return found
+        if not self.reach:
+            self.reach.update(_reach(self))
+        return self.reach[step]
 
-    def _joins_from(self, kinds: Iterable[type[Event]], inside: frozenset[str]) -> tuple[str, ...]:
-        joins: dict[str, None] = {}
-        seen: set[str] = set()
-        todo = list(kinds)
-        while todo:
-            kind = todo.pop()
-            for spec in self.steps if kind is Event else self.takers(kind):
-                if spec.takes_list:
-                    joins[spec.name] = None
-                elif spec.name not in seen:
-                    seen.add(spec.name)
-                    catcher = self.catcher_of(spec.name)
-                    for maker in (spec, *filter(None, [self.step(catcher) if catcher else None])):
-                        todo.extend(maker.returns)
-                        # A fan-out opened in here closes in here: what its list steps make is in this one again.
-                        if maker.returns_lists and maker.name not in inside:
-                            inner = self._joins_from(maker.returns_lists, inside | {maker.name})
-                            todo.extend(made for name in inner for made in self._made_by(name))
-        return tuple(spec.name for spec in self.steps if spec.name in joins)
 
-    def _made_by(self, name: str) -> tuple[type[Event], ...]:
-        spec = self.step(name)
-        return () if spec is None else tuple(spec.returns)
+def _reach(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """`Plan.reach_of` for all steps: the least solution of what follows from what, by going round until nothing is new."""
+    inside = {spec.name: set[str]() for spec in plan.steps}  # who works in a step's fan-out
+    closing = {spec.name: set[str]() for spec in plan.steps}
+    known = -1
+    while known < (known := sum(map(len, (*inside.values(), *closing.values())))):
+        for opener in plan.steps:
+            makers, joins = inside[opener.name], closing[opener.name]
+            returned = [plan.steps[plan.index[name]].returns for name in makers]
+            for kind in opener.returns_lists.union(*returned):
+                for spec in plan.steps if kind is Event else plan.takers(kind):
+                    (joins if spec.takes_list else makers).add(spec.name)
+            for name in tuple(makers):
+                makers.update(filter(None, [plan.catcher_of(name)]))
+                if plan.steps[plan.index[name]].returns_lists:
+                    # A fan-out opened in here closes in here: its list steps work in this one.
+                    makers |= closing[name]
+    return {name: tuple(spec.name for spec in plan.steps if spec.name in joins) for name, joins in closing.items()}
 
 
 def _hosted(spec: StepSpec) -> bool:

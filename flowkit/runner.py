@@ -68,6 +68,7 @@ class Run(Performer):
         "_done",
         "_early",
         "_expected",
+        "begun",
         "children",
         "claimed",
         "deadline",
@@ -106,6 +107,7 @@ class Run(Performer):
         self.origin = origin
         self.children: list[Run] | None = None
         self.claimed = False
+        self.begun = False
         self.settled = False
         self.warnings: list[Warning] | None = None
         self.result: Any = None
@@ -227,6 +229,7 @@ class Run(Performer):
                 self.cancel("the run it was started in has ended")
                 return
             self.parent.adopt(self)
+        self.begun = True
         self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         if self.machine.stepwise:
             self._chosen = list(self.machine.held)
@@ -324,7 +327,7 @@ class Run(Performer):
         nested = [child for child in self.children or () if not child.ended]
         return (
             machine.outcome is None
-            and machine.started
+            and self.begun
             and not machine.timers
             and machine.busy <= len(nested)
             and all(child.waits_outside() for child in nested)
@@ -383,7 +386,7 @@ class Run(Performer):
         if invocation in machine.invocations:
             self.apply(EventSent(self._clock() + self._epoch, invocation, event, step))
             return
-        if not machine.started:
+        if not self.begun:
             # Sent between run() and the loop's next turn, in which the run begins.
             self._early = [*(self._early or ()), (event, step)]
             return
@@ -494,6 +497,11 @@ class Run(Performer):
         return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
 
     def to_dict(self) -> dict[str, Any]:
+        if not self.machine.started:
+            raise WorkflowRuntimeError(
+                f"to_dict(): this run of {self.workflow_name} has not begun, it waits for its turn: await something first, "
+                "or save a Context that no run has been given."
+            )
         return self._owner.dump_run(self.machine)
 
     # ------------------------------------------------------------------------------------------------------- nesting
@@ -553,7 +561,7 @@ class Run(Performer):
         """Release the events that were sent since, let every ready step run to its end, and give what was produced."""
         if self._rested is not None:
             raise WorkflowRuntimeError("run_step() is already running: await it before calling it again.")
-        if not self.machine.started and not self.settled:
+        if not self.begun and not self.settled:
             self._began = anyio.Event()
             await self._began.wait()
         if self.machine.outcome is None:
@@ -569,7 +577,7 @@ class Run(Performer):
 
     def run_freely(self) -> None:
         """End stepwise execution: from here on events go where they belong by themselves."""
-        if self.machine.stepwise and self.machine.outcome is None and self.machine.started:
+        if self.machine.stepwise and self.machine.outcome is None and self.begun:
             chosen, self._chosen = self._chosen or (), None
             self.apply(StepwiseEnded(self._now(), tuple(chosen)))
         else:

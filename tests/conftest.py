@@ -30,9 +30,7 @@ def needs_what_is_missing(file: Path, seen: frozenset[Path] = frozenset()) -> bo
     """Whether a test file, or a module beside it that it imports, imports what is not installed."""
     imported = set(re.findall(r"^(?:import|from) (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
     beside = {path for name in imported if (path := HERE / f"{name}.py").exists()} - seen
-    return not imported.isdisjoint(OPTIONAL) or any(
-        needs_what_is_missing(path, seen | {file}) for path in beside
-    )
+    return not imported.isdisjoint(OPTIONAL) or any(needs_what_is_missing(path, seen | {file}) for path in beside)
 
 
 # In the `bare` session: what can't even be imported there is left out.
@@ -43,9 +41,7 @@ if find_spec("hypothesis") is not None:
 
     # No deadline: it is measured on the wall clock. `anyio_backend` is made once per test and not once per
     # example, which is harmless: each example starts a new loop.
-    default = settings(
-        deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    default = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
     settings.register_profile("default", default)
     settings.register_profile("ci", default, derandomize=True)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default"))
@@ -54,9 +50,7 @@ if find_spec("hypothesis") is not None:
 @pytest.fixture(
     params=[
         "asyncio",
-        pytest.param(
-            "trio", marks=pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")
-        ),
+        pytest.param("trio", marks=pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")),
     ]
 )
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:

@@ -64,23 +64,27 @@ def route(plan: Plan, kind: type) -> list[StepSpec]:
 
 
 def reach(plan: Plan) -> dict[str, set[str]]:
-    """For each step: the list steps that close its fan-out. The least solution of the wiring's equations, by iteration."""
-    joins: dict[str, set[str]] = {spec.name: set() for spec in plan.steps}
-    makers: dict[str, set[str]] = {spec.name: set() for spec in plan.steps}  # who runs inside a step's fan-out
-    by_name = {spec.name: spec for spec in plan.steps}
-    while True:
-        size = sum(map(len, joins.values())) + sum(map(len, makers.values()))
-        for opener in plan.steps:
-            inside, closing = makers[opener.name], joins[opener.name]
-            kinds = set(opener.returns_lists).union(*(by_name[maker].returns for maker in inside))
-            for taker in [spec for kind in kinds for spec in route(plan, kind)]:
-                (closing if taker.takes_list else inside).add(taker.name)
-            for maker in list(inside):
-                inside |= {name for name in [plan.catcher_of(maker)] if name}
-                if by_name[maker].returns_lists:
-                    inside |= joins[maker]  # a fan-out inside this one: its list steps run in this one
-        if size == sum(map(len, joins.values())) + sum(map(len, makers.values())):
-            return joins
+    """For each step: the list steps that a member of its fan-out can come to, by following every event it may become."""
+    found: dict[str, set[str]] = {}
+    for opener in plan.steps:
+        found[opener.name] = set()
+        todo = [(kind, 1) for kind in opener.returns_lists]
+        seen = set(todo)
+        while todo:
+            kind, depth = todo.pop()  # in how many fan-outs, from this one on, such an event is
+            for taker in route(plan, kind):
+                if taker.takes_list and depth == 1:
+                    found[opener.name].add(taker.name)
+                    continue
+                outer = depth - taker.takes_list
+                catcher = plan.catcher_of(taker.name)
+                for maker in (taker, *(spec for spec in plan.steps if spec.name == catcher)):
+                    made = {(one, outer) for one in maker.returns}
+                    if outer <= len(plan.steps):  # going round a loop once more finds nothing new
+                        made |= {(one, outer + 1) for one in maker.returns_lists}
+                    todo += made - seen
+                    seen |= made
+    return found
 
 
 @attrs.define(eq=False)

@@ -262,7 +262,8 @@ class World:
     def __init__(self, plan: Plan, choose: Chooser, *, stepwise: bool = False, patient: bool = False) -> None:
         self.plan = plan
         self.choose = choose
-        self.stepwise, self.patient = stepwise, patient
+        self.stepwise = self.began_stepwise = stepwise
+        self.patient = patient
         self.machine = self.fresh_machine()
         self.model = Model(plan, stepwise=stepwise, patient=patient)
         self.history: list[tuple[Fact, Sequence[Command]]] = []
@@ -276,7 +277,7 @@ class World:
 
     def fresh_machine(self) -> Machine:
         """A machine as this world's was in the beginning."""
-        return Machine(self.plan, State(), stepwise=self.stepwise, patient=self.patient)
+        return Machine(self.plan, State(), stepwise=self.began_stepwise, patient=self.patient)
 
     @property
     def over(self) -> bool:
@@ -284,7 +285,7 @@ class World:
 
     def story(self) -> str:
         """What happened, for a failing example."""
-        lines = [described(self.plan), f"stepwise={self.stepwise} patient={self.patient}"]
+        lines = [described(self.plan), f"stepwise={self.began_stepwise} patient={self.patient}"]
         for fact, commands in self.history:
             lines.append(f"* {fact}")
             lines += [f"      {command}" for command in commands]

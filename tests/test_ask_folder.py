@@ -926,3 +926,13 @@ def test_the_program_on_a_terminal(notes: Path, anyio_backend_name: str) -> None
     assert (process.returncode, err) == (0, b"")
     assert b"\r\x1b[Kreading 3 files\r\x1b[K" in shown
     assert b"guide/login.md:3  Login\r\n" in shown
+
+
+@posix
+def test_the_program_ends_quietly_when_nobody_reads_on(notes: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "flowkit.examples.ask_folder", str(notes), QUESTION]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

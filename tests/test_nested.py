@@ -88,7 +88,7 @@ def parent_of(child: Workflow, kind: type[Workflow] = Parent, **options: float) 
     return parent
 
 
-# ------------------------------------------------------------------------------------------------ running and ending
+# ----------------------------------------------------------------------------------------- running and ending
 
 
 async def test_a_child_runs_inside_a_step() -> None:
@@ -185,7 +185,7 @@ async def test_one_child_instance_serves_two_parents_at_once() -> None:
     assert anyio.current_time() == pytest.approx(10)
 
 
-# ------------------------------------------------------------------------------------- the stream, and questions in it
+# ---------------------------------------------------------------------------- the stream, and questions in it
 
 
 async def test_the_childs_stream_surfaces_with_its_origin() -> None:
@@ -294,7 +294,7 @@ async def test_an_event_that_the_parent_takes_stays_there() -> None:
     assert heard == ["for the parent"]
 
 
-# -------------------------------------------------------------------------------------------------------- resources
+# -------------------------------------------------------------------------------------------------- resources
 
 
 async def test_the_child_instance_keeps_its_resources_across_parents_and_runs() -> None:
@@ -324,7 +324,7 @@ async def test_the_child_instance_keeps_its_resources_across_parents_and_runs() 
     assert log == ["open", "close"]
 
 
-# --------------------------------------------------------------------------------------------------------- mistakes
+# --------------------------------------------------------------------------------------------------- mistakes
 
 
 def test_a_missing_child_is_named_before_the_run() -> None:

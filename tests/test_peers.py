@@ -63,7 +63,7 @@ class Question(InputRequiredEvent):
     text: str
 
 
-# ------------------------------------------------------------------------------------------------ 1-10: runs
+# ------------------------------------------------------------------------------------------------- 1-10: runs
 
 
 async def test_row_01_concurrent_first_uses_build_a_resource_once() -> None:
@@ -273,7 +273,7 @@ async def test_row_10_a_failed_run_that_nobody_awaits_is_logged(caplog: pytest.L
     assert "nobody looks" in caplog.text
 
 
-# --------------------------------------------------------------------------------------------- 11-17: events
+# ---------------------------------------------------------------------------------------------- 11-17: events
 
 
 async def test_row_11_second_failures_are_kept() -> None:

@@ -54,7 +54,7 @@ def using(factory: Callable[..., Any], **options: Any) -> type[Workflow]:
     return Flow
 
 
-# ------------------------------------------------------------------------------------------ kinds of factory
+# ------------------------------------------------------------------------------------------- kinds of factory
 
 
 def plain() -> Connection:
@@ -131,7 +131,7 @@ async def test_a_plain_step_gets_resources_too() -> None:
     assert await Flow().run() == "async_manager"
 
 
-# -------------------------------------------------------------------------------- what a factory may ask for
+# --------------------------------------------------------------------------------- what a factory may ask for
 
 
 async def test_a_factory_takes_other_resources_the_context_and_the_start_event() -> None:
@@ -206,7 +206,7 @@ def test_a_marker_checks_its_arguments(arguments: Any, text: str) -> None:
         Resource(**arguments)
 
 
-# --------------------------------------------------------------------------------------- opening and closing
+# ---------------------------------------------------------------------------------------- opening and closing
 
 
 class Pool:
@@ -388,7 +388,7 @@ async def test_a_resource_may_hold_a_task_group(scope: Any) -> None:
     assert len(beats) == alive
 
 
-# --------------------------------------------------------------------------------------------------- failing
+# ---------------------------------------------------------------------------------------------------- failing
 
 
 async def test_a_factory_that_fails_fails_the_step_and_the_next_run_tries_again() -> None:

@@ -221,7 +221,7 @@ async def test_cancelling_a_run_ends_a_waiting_retry() -> None:
     assert anyio.current_time() == pytest.approx(5)
 
 
-# ------------------------------------------------------------------------------------------- policies that go wrong
+# ------------------------------------------------------------------------------------- policies that go wrong
 
 
 async def test_a_policy_that_raises_fails_the_step_with_both_errors() -> None:
@@ -299,7 +299,7 @@ def test_what_is_no_policy_is_refused_where_it_is_given() -> None:
             raise OSError
 
 
-# ------------------------------------------------------------------------------------------------------ catch_error
+# ------------------------------------------------------------------------------------------------ catch_error
 
 
 class Caught(Workflow):

@@ -146,9 +146,7 @@ class Watch:
             return
         took, self._resumed_at = self.wall() - self._resumed_at, None
         if took > BLOCKED_AFTER:
-            self.fail(
-                LoopBlocked(f"the event loop was blocked for {took:.1f} s: nothing else could run meanwhile")
-            )
+            self.fail(LoopBlocked(f"the event loop was blocked for {took:.1f} s: nothing else could run meanwhile"))
 
     def deadlock(self) -> None:
         self.fail(Deadlock("no task is ready, no timer is set, and nobody is left to wake the loop"))
@@ -180,9 +178,7 @@ class Watch:
 
     def _cancel(self) -> None:
         if self.scope is not None and self.failure is not None:
-            self.failure.add_note(
-                "\n".join(f"{name}: {_where(coro)}" for name, coro in self.live_tasks().values())
-            )
+            self.failure.add_note("\n".join(f"{name}: {_where(coro)}" for name, coro in self.live_tasks().values()))
             self.scope.cancel()
 
     def tasks_since(self, before: set[int]) -> list[tuple[str, object]]:
@@ -326,9 +322,7 @@ class TrioWatch:
     An instrument; trio calls its methods by their names.
     """
 
-    def __init__(
-        self, clock: "trio.testing.MockClock", wall: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, clock: "trio.testing.MockClock", wall: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._wall = wall
         self.watch = Watch("trio", wall)
@@ -396,9 +390,7 @@ def _trio_tasks() -> dict[int, tuple[str, object]]:
 # Running under virtual time
 
 
-def backend_options(
-    backend: str, wall: Callable[[], float] = time.perf_counter
-) -> tuple[str, dict[str, Any]]:
+def backend_options(backend: str, wall: Callable[[], float] = time.perf_counter) -> tuple[str, dict[str, Any]]:
     """Fresh virtual time on "asyncio" or "trio", as AnyIO's pytest plugin takes it for `anyio_backend`."""
     if backend == "asyncio":
         return backend, {"loop_factory": partial(VirtualLoop, wall)}
@@ -459,11 +451,7 @@ class _AsyncGenerators:
 
     def left_behind(self) -> list[str]:
         return [
-            *(
-                f"async generator {_where(one)}"
-                for one in self.started
-                if _first(one, "ag_frame") is not None
-            ),
+            *(f"async generator {_where(one)}" for one in self.started if _first(one, "ag_frame") is not None),
             *(f"async generator {name}, unfinished, to the garbage collector" for name in self.collected),
         ]
 
@@ -580,9 +568,7 @@ def threads_left_behind(before: set[threading.Thread], patience: float = 2.0) ->
 
     AnyIO's threads end with their loop; idle ones of trio stay in the process for the next loop.
     """
-    left = [
-        thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("Trio thread ")
-    ]
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("Trio thread ")]
     for thread in left:
         thread.join(patience)
     return sorted(thread.name for thread in left if thread.is_alive())

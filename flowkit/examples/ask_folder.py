@@ -394,6 +394,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.clear()
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 0 if answer.passages else 1
 
 

@@ -51,9 +51,7 @@ def from_mypy(files: list[Path]) -> tuple[Errors, str]:
     if done.returncode > 1 or done.stderr:
         sys.exit(f"mypy failed:\n{done.stdout}{done.stderr}")
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    errors = Counter(
-        (Path(one["file"]).name, one["line"], one["code"]) for one in found if one["severity"] == "error"
-    )
+    errors = Counter((Path(one["file"]).name, one["line"], one["code"]) for one in found if one["severity"] == "error")
     return errors, done.stdout
 
 
@@ -73,9 +71,7 @@ def from_pyright(files: list[Path]) -> tuple[Errors, str]:
         for one in found
         if one["severity"] != "information"
     )
-    return errors, "\n".join(
-        f"{one['file']}:{one['range']['start']['line'] + 1}: {one['message']}" for one in found
-    )
+    return errors, "\n".join(f"{one['file']}:{one['range']['start']['line'] + 1}: {one['message']}" for one in found)
 
 
 def main() -> int:
@@ -84,15 +80,9 @@ def main() -> int:
     for name, letter, check in (("mypy", "E", from_mypy), ("pyright", "P", from_pyright)):
         expected: Errors = sum((announced(file, letter) for file in files), Counter())
         reported, words = check(files)
-        faults = [
-            f"{file}:{line}: not announced: {code}" for file, line, code in (reported - expected).elements()
-        ]
-        faults += [
-            f"{file}:{line}: not reported: {code}" for file, line, code in (expected - reported).elements()
-        ]
-        print(
-            f"{name}: {expected.total()} errors announced, {reported.total()} reported, {len(faults)} faults"
-        )
+        faults = [f"{file}:{line}: not announced: {code}" for file, line, code in (reported - expected).elements()]
+        faults += [f"{file}:{line}: not reported: {code}" for file, line, code in (expected - reported).elements()]
+        print(f"{name}: {expected.total()} errors announced, {reported.total()} reported, {len(faults)} faults")
         if faults:
             failed = 1
             print(*faults, "", f"{name} said:", words, sep="\n")
