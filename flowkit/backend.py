@@ -34,12 +34,13 @@ class Backend(Protocol):
         """The loop's monotonic clock, in seconds."""
         ...
 
-    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
-        """Run ``start`` as a task of the loop, from its next turn on."""
+    def supervise(self, start: Start, name: str) -> None:
+        """Run ``start`` as a task of the loop, from its next turn on, with the context variables there are now."""
         ...
 
-    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Call this in the loop's next turn; the function that takes it back."""
+    def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
+        """Call this in the loop's next turn, with the context variables there are now; the function that takes it
+        back."""
         ...
 
     def from_anywhere(self, call: Callable[[], None]) -> bool:
@@ -99,13 +100,13 @@ class _Asyncio:
     def clock(self) -> Callable[[], float]:
         return self._loop.time
 
-    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
-        task = self._loop.create_task(start(), name=name, context=context)
+    def supervise(self, start: Start, name: str) -> None:
+        task = self._loop.create_task(start(), name=name)
         _strong.add(task)
         task.add_done_callback(_strong.discard)
 
-    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
-        return self._loop.call_soon(call).cancel
+    def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
+        return self._loop.call_soon(call, *args).cancel
 
     def from_anywhere(self, call: Callable[[], None]) -> bool:
         try:
@@ -130,7 +131,7 @@ class _Supervisor:
         self._nursery: Any = None
         self._task: Any = None
         self._asleep = False
-        self._calls: list[Callable[[], None] | None] = []
+        self._calls: list[tuple[contextvars.Context, Callable[..., None], tuple[Any, ...]] | None] = []
         self._early: list[tuple[Start, str, contextvars.Context]] = []
 
     async def run(self) -> None:
@@ -139,13 +140,14 @@ class _Supervisor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for start, name, context in self._early:
-                self._spawn(start, name, context)
+                context.run(self._spawn, start, name)
             self._early.clear()
             while True:
                 calls, self._calls = self._calls, []
-                for call in calls:
-                    if call is not None:
-                        call()
+                for postponed in calls:
+                    if postponed is not None:
+                        context, call, args = postponed
+                        context.run(call, *args)
                 if self._calls:
                     continue
                 self._asleep = True
@@ -155,19 +157,19 @@ class _Supervisor:
         self._asleep = False
         return self._trio.lowlevel.Abort.SUCCEEDED
 
-    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
+    def supervise(self, start: Start, name: str) -> None:
         if self._nursery is None:
-            self._early.append((start, name, context))
+            self._early.append((start, name, contextvars.copy_context()))
         else:
-            self._spawn(start, name, context)
+            self._spawn(start, name)
 
-    def _spawn(self, start: Start, name: str, context: contextvars.Context) -> None:
-        context.run(lambda: self._nursery.start_soon(start, name=name))
+    def _spawn(self, start: Start, name: str) -> None:
+        self._nursery.start_soon(start, name=name)
 
-    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
+    def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
         calls = self._calls
         position = len(calls)
-        calls.append(call)
+        calls.append((contextvars.copy_context(), call, args))
         if self._asleep:
             self._asleep = False
             self._trio.lowlevel.reschedule(self._task)
@@ -197,11 +199,11 @@ class _Trio:
         clock: Callable[[], float] = self._trio.current_time
         return clock
 
-    def supervise(self, start: Start, name: str, context: contextvars.Context) -> None:
-        self._own.supervise(start, name, context)
+    def supervise(self, start: Start, name: str) -> None:
+        self._own.supervise(start, name)
 
-    def postpone(self, call: Callable[[], None]) -> Callable[[], None]:
-        return self._own.postpone(call)
+    def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
+        return self._own.postpone(call, *args)
 
     def from_anywhere(self, call: Callable[[], None]) -> bool:
         return self._own.from_anywhere(call)

@@ -10,7 +10,6 @@ Three ways to own a run, decided by what is done with the handler:
 The handler refers to the run, never the other way round: so a handle that was dropped is noticed by its finaliser.
 """
 
-import contextvars
 import functools
 import logging
 import math
@@ -39,12 +38,11 @@ def _begin(
     start: Event | None,
     gate: anyio.Semaphore | None,
     backend: Backend,
-    context: contextvars.Context,
 ) -> None:
-    """The loop's next turn has come and nobody has claimed the run: it is a background run."""
+    """The loop's next turn has come and nobody has claimed the run: it is a background run, in this context."""
     if not run.claimed:
         run.claimed = True
-        backend.supervise(functools.partial(run.drive, start, gate), f"flowkit run of {run.workflow_name}", context)
+        backend.supervise(functools.partial(run.drive, start, gate), f"flowkit run of {run.workflow_name}")
 
 
 class Handler:
@@ -60,24 +58,30 @@ class Handler:
         "_delivered",
         "_gate",
         "_group",
-        "_launch",
         "_run",
         "_start",
         "_take_back",
+        "_workflow",
     )
 
     def __init__(
-        self, run: Run, start: Event | None, ctx: Context[Any], backend: Backend, gate: anyio.Semaphore | None
+        self,
+        run: Run,
+        start: Event | None,
+        ctx: Context[Any] | None,
+        backend: Backend,
+        gate: anyio.Semaphore | None,
+        workflow: Any,
     ) -> None:
         self._run = run
         self._start = start
         self._ctx = ctx
+        self._workflow = workflow
         self._backend = backend
         self._gate = gate
         self._delivered = False
         self._group: TaskGroup | None = None
-        self._launch = functools.partial(_begin, run, start, gate, backend, contextvars.copy_context())
-        self._take_back = backend.postpone(self._launch)
+        self._take_back = backend.postpone(_begin, run, start, gate, backend)
 
     # ------------------------------------------------------------------------------------------------------ waiting
 
@@ -103,6 +107,11 @@ class Handler:
         else:
             await self._join()
         return self._deliver()
+
+    def _launch(self) -> None:
+        """Begin in the background now."""
+        self._take_back()
+        _begin(self._run, self._start, self._gate, self._backend)
 
     def _claim(self) -> None:
         self._run.claimed = True
@@ -184,6 +193,8 @@ class Handler:
     @property
     def ctx(self) -> Context[Any]:
         """The run's context: its state, and ``send_event`` from outside. Pass it to ``run(ctx=…)`` to go on from it."""
+        if self._ctx is None:
+            self._ctx = Context.of_run(self._run, self._run.machine.state, workflow=self._workflow)
         return self._ctx
 
     @property
@@ -226,7 +237,6 @@ class Handler:
         if not run.machine.stepwise:
             raise WorkflowRuntimeError("run_step() needs a stepwise run: start it with run(stepwise=True).")
         if not run.claimed:
-            self._take_back()
             self._launch()
         return await run.step()
 
@@ -240,7 +250,6 @@ class Handler:
         run = self._run
         run.cancel("cancel_run() was called", by_user=True)
         if not run.claimed:
-            self._take_back()
             self._launch()
         self._delivered = True  # whoever cancels it knows how it ended
         return _Settled(run)
@@ -284,7 +293,7 @@ class Handler:
         except AttributeError:  # the constructor failed
             return
         if not run.claimed:
-            run.claimed = True
+            run.claimed = run.settled = True
             take_back()
             warnings.warn(
                 f"a run of {run.workflow_name} was never begun: await the handler, or keep it.",

@@ -127,13 +127,18 @@ class Run(Performer):
         set; it raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
         """
         try:
-            if gate is None:
+            if gate is not None:
+                if await self._has_turn(gate):
+                    try:
+                        await self._drive(start)
+                    finally:
+                        gate.release()
+            elif self.timeout is None and self.deadline == math.inf and not self.machine.plan.hosts_resources:
+                await self._go(start)
+            else:
                 await self._drive(start)
-            elif await self._has_turn(gate):
-                try:
-                    await self._drive(start)
-                finally:
-                    gate.release()
+            if self.machine.outcome is None:
+                self.cancel("one of its tasks was cancelled from outside")
         except anyio.get_cancelled_exc_class():
             self.cancel("its owner was cancelled")
             raise
@@ -170,8 +175,6 @@ class Run(Performer):
                 self.apply(RunTimedOut(self._now(), self.timeout))
             elif now >= deadline:
                 self.cancel("the deadline of the scope it was started in has passed")
-            else:
-                self.cancel("one of its tasks was cancelled from outside")
 
     async def _go(self, start: Event | None) -> None:
         """A task group while anything runs; between rests only an event to wake by."""

@@ -5,7 +5,6 @@ Steps are read when the class is built (signature faults are raised there), the 
 when it is first asked for: a subclass whose ``__init__`` doesn't call ours works all the same.
 """
 
-import contextvars
 import copy
 import functools
 import itertools
@@ -74,7 +73,7 @@ class _Record:
     pool: Pool | None = None
     host: Host | None = None
     snapshots: Snapshots | None = None
-    latest: Run | None = None
+    owner: "_Owner | None" = None
 
 
 class _AddStep:
@@ -284,7 +283,7 @@ class Workflow:
         identity = run_id or _new_id()
         run = Run(
             machine,
-            _Owner(self),
+            self._owner(record),
             loop,
             Stream(settings.stream_buffer),
             run_id=identity,
@@ -294,13 +293,16 @@ class Workflow:
             keep=_chained(keep, Narrator(plan) if settings.verbose else None),
         )
         run.deadline = anyio.current_effective_deadline()
-        record.latest = run
-        if ctx is None:
-            ctx = Context.of_run(run, machine.state, workflow=self)
-        else:
+        if ctx is not None:
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
             ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
-        return Handler(run, start, ctx, loop, record.gate)
+        return Handler(run, start, ctx, loop, record.gate, self)
+
+    def _owner(self, record: "_Record") -> "_Owner":
+        owner = record.owner
+        if owner is None or owner.workflow is not self:  # a child's copy shares the record
+            owner = record.owner = _Owner(self)
+        return owner
 
     def run_kept(self, keep: Keep, *, run_id: str, **arguments: Any) -> Handler:
         """`run`, with each fact handed to ``keep`` before it takes effect. For checkpoints."""
@@ -594,7 +596,7 @@ def _start_host(record: _Record) -> None:
             record.host = record.pool = None  # a run in another loop builds anew
 
     host = record.host = Host(record.pool, ended)
-    loop.supervise(host.run, "flowkit resources", contextvars.copy_context())
+    loop.supervise(host.run, "flowkit resources")
 
 
 def _check_timeout(workflow: str, timeout: float | None) -> None:

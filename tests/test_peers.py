@@ -670,9 +670,7 @@ async def test_row_23_a_question_in_a_nested_workflow_is_answered_through_the_pa
 
 
 @pytest.mark.parametrize("how", ["wait_for", "dropped"])
-async def test_row_24_a_run_that_nobody_waits_for_any_more_is_cancelled(
-    how: str, anyio_backend_name: str
-) -> None:
+async def test_row_24_a_run_that_nobody_waits_for_any_more_is_cancelled(how: str, anyio_backend_name: str) -> None:
     cleaned: list[float] = []
 
     class Flow(Workflow):

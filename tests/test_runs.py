@@ -125,9 +125,7 @@ async def test_however_it_is_owned_cancelling_the_owner_waits_for_the_clean_up(o
 @pytest.mark.parametrize("own", WAYS)
 async def test_however_it_is_owned_a_timeout_names_the_active_steps(own: Any) -> None:
     workflow = Sleeper(timeout=5, cleanup=20)
-    with pytest.raises(
-        WorkflowTimeoutError, match="Sleeper timed out after 5 seconds; active: sleep"
-    ) as late:
+    with pytest.raises(WorkflowTimeoutError, match="Sleeper timed out after 5 seconds; active: sleep") as late:
         await own(workflow)
     assert isinstance(late.value, TimeoutError)
     assert late.value.active_steps == ("sleep",)
@@ -186,9 +184,7 @@ async def test_cancelling_one_of_two_awaiters_cancels_the_run_for_both() -> None
         await anyio.sleep(1)
         with anyio.move_on_after(1):
             await handler
-    assert [str(error) for error in errors] == [
-        "Sleeper was cancelled: the task that awaited it was cancelled."
-    ]
+    assert [str(error) for error in errors] == ["Sleeper was cancelled: the task that awaited it was cancelled."]
 
 
 async def test_a_failure_is_raised_each_time_the_run_is_awaited() -> None:
@@ -566,9 +562,7 @@ async def test_sending_to_a_finished_run_is_an_error() -> None:
 
 async def test_sending_to_a_step_that_can_not_take_the_event_fails_at_the_call() -> None:
     async with Sleeper(1).run() as handler:
-        with pytest.raises(
-            MisdirectedEvent, match="Sleeper has no step 'sleeep' to send Part to; it has 'sleep'"
-        ):
+        with pytest.raises(MisdirectedEvent, match="Sleeper has no step 'sleeep' to send Part to; it has 'sleep'"):
             handler.send_event(Part(), step="sleeep")
         with pytest.raises(MisdirectedEvent, match=r"Sleeper\.sleep takes StartEvent, not Part\."):
             handler.send_event(Part(), step="sleep")
@@ -599,9 +593,7 @@ async def test_a_stalled_run_says_what_each_step_has_and_needs() -> None:
             await anyio.sleep(1)
             return Part(1)
 
-    with pytest.raises(
-        WorkflowStalled, match="step 'pair' has collected 1 Part and still needs 1 Part"
-    ) as stalled:
+    with pytest.raises(WorkflowStalled, match="step 'pair' has collected 1 Part and still needs 1 Part") as stalled:
         await Flow(timeout=60).run()
     assert len(stalled.value.waiting) == 1
     assert anyio.current_time() == pytest.approx(1)
@@ -613,7 +605,5 @@ async def test_an_event_that_nobody_took_is_named_when_the_run_ends() -> None:
 
     async with Sleeper(1).run() as handler:
         handler.send_event(Lost())
-        with pytest.warns(
-            UnhandledEventWarning, match=r"Sleeper ended, but Lost sent by send_event\(\) from outside"
-        ):
+        with pytest.warns(UnhandledEventWarning, match=r"Sleeper ended, but Lost sent by send_event\(\) from outside"):
             await handler
