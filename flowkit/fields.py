@@ -67,15 +67,13 @@ def _refuse(cls: type[Any], faults: list[Fault], error: Exception | None = None)
     if len(faults) > 1:
         problem, cure = f"{problem}: {cure}", "; ".join(f"it {problem}: {cure}" for _, problem, cure in faults[1:])
         problem, cure = f"{problem}; {cure}", ""
-    raise EventError(f"{cls.__name__} {problem}", cure=cure, event=cls.__name__, field=field, where=_where()) from error
-
-
-def _where() -> str | None:
-    """``file:line`` of the class statement that is running."""
-    frame = hints.caller(1)
-    while frame.f_back is not None and (frame.f_globals is globals() or frame.f_code.co_name == "__init_subclass__"):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    raise EventError(
+        f"{cls.__name__} {problem}",
+        cure=cure,
+        event=cls.__name__,
+        field=field,
+        where=hints.place(hints.statement(globals())),
+    ) from error
 
 
 def _impossible(cls: type[Any]) -> list[Fault]:

@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Annotated, Any, get_args, get_origin
 
-__all__ = ["UNRESOLVED", "caller", "evaluate", "local_names", "members", "plain", "resolve"]
+__all__ = [
+    "UNRESOLVED",
+    "evaluate",
+    "local_names",
+    "members",
+    "place",
+    "plain",
+    "resolve",
+    "statement",
+]
 
 
 class _Unresolved:
@@ -50,12 +59,21 @@ def resolve(annotation: Any, module: dict[str, Any], local: Mapping[str, Any]) -
         return UNRESOLVED
 
 
-def caller(depth: int) -> FrameType | None:
-    """The frame ``depth`` calls above the function that calls this; ``None`` where there is none."""
+def statement(own: dict[str, Any]) -> FrameType | None:
+    """The frame whose ``class`` statement or decorator led here: the first that isn't of the module with the globals
+    ``own``, nor another class's ``__init_subclass__``.
+    """
     frame = inspect.currentframe()
-    for _ in range(depth + 1):
-        frame = frame.f_back if frame is not None else None
+    while frame is not None and (
+        frame.f_globals is own or frame.f_globals is globals() or frame.f_code.co_name == "__init_subclass__"
+    ):
+        frame = frame.f_back
     return frame
+
+
+def place(frame: FrameType | None) -> str | None:
+    """``file:line`` where a frame is."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
 
 
 def local_names(annotations: Iterable[Any], frame: FrameType | None) -> dict[str, Any]:

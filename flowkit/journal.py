@@ -12,7 +12,7 @@ import attrs
 
 from flowkit import facts
 from flowkit.errors import ImpossibleFact, SerializationError, WorkflowRuntimeError
-from flowkit.facts import Command, Fact, StepRaised
+from flowkit.facts import Command, Fact, RunFailed, StepRaised
 from flowkit.machine import Machine
 from flowkit.snapshot import Snapshots
 
@@ -40,7 +40,7 @@ class Journal:
         Raises:
             SerializationError: a value in it can't be brought back exactly.
         """
-        if isinstance(fact, StepRaised):
+        if isinstance(fact, StepRaised | RunFailed):
             fact = attrs.evolve(fact, error=self._storable(fact.error))
         self.records.append(self.snapshots.codec.dumps(fact))
 

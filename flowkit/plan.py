@@ -46,10 +46,11 @@ class Plan:
     routes: dict[type, Route]
     index: Mapping[str, int]
     reach: dict[str, tuple[str, ...]]
+    where: str | None = None
 
     @classmethod
-    def of(cls, name: str, specs: Iterable[StepSpec]) -> "Plan":
-        """The plan of these steps, numbered in this order."""
+    def of(cls, name: str, specs: Iterable[StepSpec], *, where: str | None = None) -> "Plan":
+        """The plan of these steps, numbered in this order. ``where`` is ``file:line`` of the workflow."""
         steps = tuple(attrs.evolve(spec, index=index) for index, spec in enumerate(specs))
         accepting: dict[type[Event], tuple[StepSpec, ...]] = {}
         for spec in steps:
@@ -71,6 +72,7 @@ class Plan:
             routes={},
             index={spec.name: spec.index for spec in steps},
             reach={},
+            where=where,
         )
 
     @property

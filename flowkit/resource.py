@@ -7,17 +7,18 @@ resource_pool.py's duty.
 import contextlib
 import inspect
 import sys
+import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
 from flowkit import hints
-from flowkit.errors import WorkflowValidationError
+from flowkit.errors import WorkflowValidationError, shown
 from flowkit.events import StartEvent
 
-__all__ = ["Factory", "Resource", "read_factory"]
+__all__ = ["Factory", "Resource", "may_make", "read_factory", "type_name"]
 
 Scope = Literal["workflow", "run", "step"]
 _WIDTH: dict[str, int] = {"step": 0, "run": 1, "workflow": 2}
@@ -29,8 +30,8 @@ class Resource:
 
     The factory is a plain or async function, or a context manager or async context manager of either kind: that is
     entered before use and exited after, exactly once, in reverse order, also on error and cancellation. A generator
-    function that yields once counts as one. A class can be a factory. It may take other resources, the `Context` and the
-    start event, each by annotation. Resources are told apart by their factory: two steps that name the same factory
+    function that yields once counts as one. A class can be a factory. It may take other resources, the `Context` and
+    the start event, each by annotation. Resources are told apart by their factory: two steps that name the same factory
     share what it made.
 
     Args:
@@ -48,8 +49,14 @@ class Resource:
     def __attrs_post_init__(self) -> None:
         if not callable(self.factory):
             raise WorkflowValidationError(
-                f"Resource({self.factory!r}) has no factory",
-                cure="pass a function that makes the value",
+                f"Resource({shown(self.factory)}) has no factory",
+                cure="pass a function that makes the value, without calling it",
+                kind="resource",
+            )
+        if not isinstance(self.cache, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowValidationError(
+                f"Resource({self.name}) has cache={shown(self.cache)}",
+                cure='write True or False; how long it is kept says scope="run"',
                 kind="resource",
             )
         if self.scope not in (None, "workflow", "run", "step"):
@@ -73,7 +80,7 @@ class Resource:
 
 @attrs.frozen(eq=False)
 class Factory:
-    """A factory, read from its signature. ``makes`` is the type it promises, `hints.UNRESOLVED` where it doesn't say."""
+    """A factory, read from its signature. ``makes`` is what it promises, `hints.UNRESOLVED` where it doesn't say."""
 
     resource: Resource
     scope: Scope
@@ -81,42 +88,54 @@ class Factory:
     is_async: bool
     manager: Literal["sync", "async"] | None
     makes: Any
-    parameters: dict[str, "Factory | Literal['ctx', 'start']"]
+    parameters: "dict[str, Factory | Literal['ctx'] | type[StartEvent]]"
 
 
-def read_factory(resource: Resource, path: tuple[Any, ...] = ()) -> Factory:
-    """Read a resource's factory, and those it depends on.
+def read_factory(resource: Resource, local: Mapping[str, Any], path: tuple[Resource, ...] = ()) -> Factory:
+    """Read a resource's factory, and those it depends on. ``local`` are names to look annotations up in.
 
     Raises:
-        WorkflowValidationError: it depends on itself, has a parameter that nobody can fill, or a scope that is wider than
-            that of something it needs.
+        WorkflowValidationError: it depends on itself, has parameters that nobody can fill, needs a resource of another
+            type, or has a scope that is wider than that of something it needs.
+        NameError, AttributeError: an annotation mentions a name that isn't defined (yet).
     """
     name, factory = resource.name, resource.factory
     if any(factory is seen.factory for seen in path):
         circle = " -> ".join([seen.name for seen in path] + [name])
         raise _fault(resource, f"depends on itself ({circle})", "break the circle")
-    parameters: dict[str, Factory | Literal["ctx", "start"]] = {}
+    parameters: dict[str, Factory | Literal["ctx"] | type[StartEvent]] = {}
     narrowest: Scope = "workflow"
+    unfilled: list[str] = []
     for parameter in _signature(factory):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        annotation = hints.resolve(parameter.annotation, _names(factory), {})
+        annotation = hints.evaluate(parameter.annotation, _names(factory), local)
         role = _role(annotation)
-        if role is None:
-            if parameter.default is not parameter.empty:
-                continue
+        if role is None and parameter.default is not parameter.empty:
+            continue
+        if role is None or parameter.kind is parameter.POSITIONAL_ONLY:
+            unfilled.append(repr(parameter.name))
+            continue
+        found = read_factory(role, local, (*path, resource)) if isinstance(role, Resource) else role
+        if isinstance(found, Factory) and not may_make(found.makes, hints.plain(annotation)):
             raise _fault(
                 resource,
-                f"has a parameter {parameter.name!r} that nobody can fill",
-                "annotate it with Context, the start event's type or Annotated[T, Resource(…)], or give it a default",
+                f"wants {parameter.name!r} to be {type_name(hints.plain(annotation))}, but {found.resource.name} makes "
+                f"{type_name(found.makes)}",
+                "make the annotation and the factory's return type agree",
             )
-        found: Factory | Literal["ctx", "start"] = (
-            read_factory(role, (*path, resource)) if isinstance(role, Resource) else role
-        )
         parameters[parameter.name] = found
         needs: Scope = found.scope if isinstance(found, Factory) else "run"
         if _WIDTH[needs] < _WIDTH[narrowest]:
             narrowest = needs
+    if unfilled:
+        count = "a parameter" if len(unfilled) == 1 else "parameters"
+        raise _fault(
+            resource,
+            f"has {count} {', '.join(unfilled)} that nobody can fill",
+            "annotate each with Context, the start event's type or Annotated[T, Resource(…)], or give it a default; "
+            "let it be given by name",
+        )
     scope: Scope = "step" if not resource.cache else resource.scope or narrowest
     if _WIDTH[scope] > _WIDTH[narrowest]:
         raise _fault(
@@ -124,28 +143,66 @@ def read_factory(resource: Resource, path: tuple[Any, ...] = ()) -> Factory:
             f'has scope="{scope}", but what it takes lives only for a {narrowest}',
             f'write scope="{narrowest}"',
         )
-    call, manager, makes = _kind(factory)
+    call, manager, makes = _kind(factory, local)
     return Factory(resource, scope, call, inspect.iscoroutinefunction(factory), manager, makes, parameters)
 
 
-def _role(annotation: Any) -> "Resource | Literal['ctx', 'start'] | None":
+def _role(annotation: Any) -> "Resource | Literal['ctx'] | type[StartEvent] | None":
     if get_origin(annotation) is typing.Annotated:
         return next((extra for extra in get_args(annotation)[1:] if isinstance(extra, Resource)), None)
     bare = get_origin(annotation) or annotation
     if getattr(bare, "__flowkit_context__", False):
         return "ctx"
-    return "start" if isinstance(bare, type) and issubclass(bare, StartEvent) else None
+    return bare if isinstance(bare, type) and issubclass(bare, StartEvent) else None
+
+
+def may_make(makes: Any, wanted: Any) -> bool:
+    """Whether what a factory promises can fit. Only certain contradictions count: the value is checked later."""
+    pairs = [(one, other) for one in hints.members(makes) for other in hints.members(wanted)]
+    return any(_may_be(one, other) for one, other in pairs)
+
+
+def _may_be(makes: Any, wanted: Any) -> bool:
+    makes, wanted = get_origin(makes) or makes, get_origin(wanted) or wanted
+    if not (isinstance(wanted, type) and isinstance(makes, type)) or Any in (wanted, makes):
+        return (makes is None) == (wanted is None)  # (Any is a class since Python 3.11)
+    if getattr(wanted, "_is_protocol", False) or getattr(makes, "_is_protocol", False):
+        return makes is not types.NoneType
+    try:
+        return issubclass(makes, wanted) or issubclass(wanted, makes) or (wanted is float and makes is int)
+    except TypeError:
+        return True
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation as its author wrote it, for an error's text."""
+    if isinstance(annotation, str):
+        return annotation
+    if annotation is None or annotation is types.NoneType:
+        return "None"
+    if isinstance(annotation, Resource):
+        return f"Resource({annotation.name})"
+    arguments, origin = get_args(annotation), get_origin(annotation)
+    if origin is typing.Annotated:
+        return f"Annotated[{', '.join(map(type_name, arguments))}]"
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(type_name, arguments))
+    if isinstance(origin, type) and arguments:
+        return f"{origin.__name__}[{', '.join(map(type_name, arguments))}]"
+    if inspect.isfunction(annotation) or isinstance(annotation, type | typing.TypeVar):
+        return annotation.__name__
+    return shown(annotation).removeprefix("typing.")
 
 
 _YIELDS = (Iterator, Generator, contextlib.AbstractContextManager)
 _YIELDS_ASYNC = (AsyncIterator, AsyncGenerator, contextlib.AbstractAsyncContextManager)
 
 
-def _kind(factory: Any) -> tuple[Callable[..., Any], Literal["sync", "async"] | None, Any]:
+def _kind(factory: Any, local: Mapping[str, Any]) -> tuple[Callable[..., Any], Literal["sync", "async"] | None, Any]:
     """How to call a factory, which kind of context manager it gives (if any), and the type it makes."""
     function = inspect.unwrap(factory)
     annotations = getattr(function, "__annotations__", {})
-    makes: Any = hints.resolve(annotations.get("return", hints.UNRESOLVED), _names(factory), {})
+    makes: Any = hints.resolve(annotations.get("return", hints.UNRESOLVED), _names(factory), local)
     if isinstance(factory, type):
         makes = factory
     origin = get_origin(makes) or makes

@@ -734,25 +734,26 @@ class _Object:
         own: dict[str, Any] = value.__dict__ if self.has_dict else {}
         if not self.slots and tuple(own) == self.fields:
             return own, {}
-        own = dict(own)
-        own.pop("__orig_class__", None)
+        outside: dict[str, Any] = {}
         for name, slot in self.slots.items():
             try:
                 item = slot.__get__(value)
             except AttributeError:  # never set, or deleted
                 continue
-            if name in own:
-                raise _Refusal(f"it has {name!r} both in a slot and in __dict__", "rename one")
             if item is not None or name not in self.optional or _is_set_to_none(value, name):
-                own[name] = item
-        if "_attrs_cached_hash" in own:
-            own["_attrs_cached_hash"] = None  # strings hash differently in every process
+                outside[name] = item
         if self.is_tuple:
-            own.update(zip(self.fields, cast(Any, tuple).__iter__(value), strict=True))
+            outside.update(zip(self.fields, cast(Any, tuple).__iter__(value), strict=True))
         elif self.is_group:
-            own.update(_group_state(value, own.pop("args")))
+            outside.update(_group_state(value, outside.pop("args")))
         elif self.root in _UNICODE_ERRORS:
             _check_unicode_error(value)
+        for name in own.keys() & outside.keys():
+            raise _Refusal(f"it has {name!r} twice, once in __dict__", "rename one")
+        own = {**own, **outside}
+        own.pop("__orig_class__", None)
+        if "_attrs_cached_hash" in own:
+            own["_attrs_cached_hash"] = None  # strings hash differently in every process
         return {name: own.pop(name, _UNSET) for name in self.fields}, own
 
     def read(self, payload: list[Any], depth: int) -> Any:

@@ -4,19 +4,32 @@ The decorators only note the options on the function and give it back, so that a
 the function it is. Its signature is read (signature.py) when the class that holds it is built.
 """
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import MethodType
 from typing import Any, ClassVar, Protocol, TypeVar, cast, overload
 
 import attrs
 
 from flowkit import hints
-from flowkit.errors import WorkflowValidationError
+from flowkit.errors import WorkflowValidationError, shown
 from flowkit.events import Event
 from flowkit.resource import Factory
 from flowkit.retry_policy import RetryPolicy
 
-__all__ = ["All", "Collect", "StepOptions", "StepSpec", "Take", "catch_error", "options_of", "source", "step"]
+__all__ = [
+    "All",
+    "Collect",
+    "StepOptions",
+    "StepSpec",
+    "Take",
+    "catch_error",
+    "options_of",
+    "python_function",
+    "source",
+    "step",
+]
 
 # What a step may return, for type checkers: a Sequence, since a list[A] is no list[Event]. That it is a list is checked
 # when the class is built.
@@ -44,7 +57,9 @@ class All:
 
 def _check_count(_: object, __: object, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"Take(n) needs a whole number, 1 or more, but got {value!r}")
+        raise WorkflowValidationError(
+            f"Take(n) got n={shown(value)}", cure="give a whole number, 1 or more", kind="collect"
+        )
 
 
 @attrs.frozen
@@ -52,7 +67,7 @@ class Take:
     """Collect the first ``n`` members that arrive; the others never reach the step. Fewer, if fewer ever come.
 
     Raises:
-        ValueError: ``n`` is not a whole number of 1 or more.
+        WorkflowValidationError: ``n`` is not a whole number of 1 or more.
     """
 
     n: int = attrs.field(validator=_check_count)
@@ -60,12 +75,18 @@ class Take:
 
 def _check_collected(_: object, __: object, value: Any) -> None:
     if not isinstance(value, All | Take):
-        raise TypeError(f"Collect takes All() or Take(n), but got {value!r}")
+        raise WorkflowValidationError(
+            f"Collect got {shown(value)}", cure="give All() or Take(n), as in Collect(Take(3))", kind="collect"
+        )
 
 
 @attrs.frozen
 class Collect:
-    """How a ``list[E]`` parameter gathers: ``Annotated[list[E], Collect(Take(3))]``."""
+    """How a ``list[E]`` parameter gathers: ``Annotated[list[E], Collect(Take(3))]``.
+
+    Raises:
+        WorkflowValidationError: it is given something else than `All` or `Take`.
+    """
 
     what: All | Take = attrs.field(factory=All, validator=_check_collected)
 
@@ -101,7 +122,8 @@ class StepSpec:
 
     ``accepts`` are the event types its event parameter takes (of the list's members, with ``takes_list``; at most
     ``take`` of them), ``returns`` and ``returns_lists`` what it may return alone and in a list. ``order`` are its
-    parameters' roles in call order: ``"event"``, ``"ctx"`` or a name in ``resources`` or ``children``.
+    parameters' roles in call order: ``"event"``, ``"ctx"`` or a name in ``resources`` or ``children``. ``erased`` are
+    the generic event classes among ``accepts``, with what the annotation says of them (``Box[int]``).
     """
 
     name: str
@@ -124,6 +146,7 @@ class StepSpec:
     returns_none: bool
     returns_text: str
     options: StepOptions
+    erased: dict[type[Event], str] = attrs.field(factory=dict[type[Event], str])
     index: int = -1
     shape: int = attrs.field(init=False, default=attrs.Factory(_shape, takes_self=True))
     """Which of the commonest signatures it has: those are called directly, without building arguments by name."""
@@ -144,15 +167,26 @@ class StepSpec:
 
 def options_of(function: Any) -> StepOptions | None:
     """The options noted on a step, ``None`` for what isn't one."""
-    if isinstance(function, staticmethod):
-        function = cast(Any, function).__func__
-    found = getattr(function, MARK, None)
+    found = getattr(_marked(function), MARK, None)
     return found if isinstance(found, StepOptions) else None
+
+
+def _marked(function: Any) -> Any:
+    """The object that bears a function's options: neither static nor bound methods have attributes of their own."""
+    return function.__func__ if isinstance(function, staticmethod | MethodType) else function
+
+
+def python_function(function: Any) -> Any:
+    """What a step was written as: the function under decorators, ``partial`` and bound methods, or in a callable."""
+    function = inspect.unwrap(_marked(function))
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(_marked(cast(Any, function).func))
+    return function if hasattr(function, "__code__") else inspect.unwrap(vars(type(function)).get("__call__", function))
 
 
 def source(function: Any) -> str | None:
     """``file:line`` of a function's definition."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    code = getattr(python_function(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
 
 
@@ -201,22 +235,18 @@ def step(
     """
 
     def decorate(target: F) -> F:
-        found = _function(target, "@step")
-        place = source(found)
-        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
-            raise _bad(found, f"has num_workers={num_workers!r}", "give a whole number, 1 or more", place)
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-            raise _bad(found, f"has timeout={timeout!r}", "give seconds, more than 0, or None", place)
-        if retry_policy is not None and not callable(getattr(retry_policy, "next", None)):
+        _check_target(target, "@step")
+        _check_options(target, name, num_workers)
+        if timeout is not None and not _is_seconds(timeout):
+            raise _bad(target, f"has timeout={shown(timeout)}", "give seconds, more than 0, or None")
+        if isinstance(retry_policy, type) or not (retry_policy is None or hasattr(retry_policy, "next")):
             raise _bad(
-                found,
-                f"has retry_policy={retry_policy!r}, which has no method next(elapsed_time, attempts, error)",
-                "give an instance of a policy, such as ConstantDelayRetryPolicy(maximum_attempts=3, delay=5)",
-                place,
+                target,
+                f"has retry_policy={shown(retry_policy)}, which is no policy",
+                "give an object with next(elapsed_time, attempts, error), such as "
+                "ConstantDelayRetryPolicy(maximum_attempts=3, delay=5)",
             )
-        _note(target, StepOptions(name, num_workers, retry_policy, timeout, local=_local(found)))
-        if workflow is not None:
-            _attach(target, workflow)
+        _note(target, StepOptions(name, num_workers, retry_policy, timeout, local=_local(target)), workflow)
         return target
 
     return decorate if function is None else decorate(function)
@@ -256,58 +286,89 @@ def catch_error(
         name: as for `step`.
 
     Raises:
-        WorkflowValidationError: as for `step`, or ``for_steps`` is a single string.
+        WorkflowValidationError: as for `step`, or ``for_steps`` is no list of names.
     """
 
     def decorate(target: F) -> F:
-        found = _function(target, "@catch_error")
-        if isinstance(for_steps, str):
-            raise _bad(found, f"has for_steps={for_steps!r}", f"write for_steps=[{for_steps!r}]", source(found))
-        covered = None if for_steps is None else tuple(for_steps)
-        options = StepOptions(name, num_workers, catches=True, for_steps=covered, local=_local(found))
-        _note(target, options)
-        if workflow is not None:
-            _attach(target, workflow)
+        _check_target(target, "@catch_error")
+        _check_options(target, name, num_workers)
+        covered = None if for_steps is None else _step_names(target, for_steps)
+        options = StepOptions(name, num_workers, catches=True, for_steps=covered, local=_local(target))
+        _note(target, options, workflow)
         return target
 
     return decorate if function is None else decorate(function)
 
 
-def _function(target: Any, decorator: str) -> Callable[..., Any]:
-    if isinstance(target, staticmethod):
-        target = cast(Any, target).__func__
-    if not callable(target) or isinstance(target, type):
-        raise WorkflowValidationError(
-            f"{decorator} was given {target!r}",
-            cure=f"write {decorator} above a function, and options as keywords: {decorator}(num_workers=2)",
-            kind="not-a-function",
+# ----------------------------------------------------------------------------------------------- what they check
+
+
+def _check_target(target: Any, decorator: str) -> None:
+    if isinstance(target, property | classmethod | functools.cached_property):
+        given, cure = f"a {type(target).__name__}", "a step is a plain method: take the other decorator off"
+    elif getattr(target, "__flowkit_workflow__", False):
+        name = getattr(target, "__name__", type(target).__name__)
+        given, cure = (
+            f"the workflow {name}",
+            f"decorate its methods, or write {decorator}(workflow={name}) above a function",
         )
-    return cast(Callable[..., Any], target)
+    elif isinstance(target, type):
+        given, cure = f"the class {target.__name__}", "decorate the methods of a Workflow subclass"
+    elif not callable(target if not isinstance(target, staticmethod) else target.__func__):
+        given = shown(target)
+        cure = f"write {decorator} above a function, and options by name, as in {decorator}(num_workers=2)"
+    else:
+        return
+    where = hints.place(hints.statement(globals()))
+    raise WorkflowValidationError(f"{decorator} was given {given}", cure=cure, where=where, kind="not-a-function")
 
 
-def _note(target: Any, options: StepOptions) -> None:
-    function = cast(Any, target).__func__ if isinstance(target, staticmethod) else target
-    setattr(function, MARK, options)
+def _check_options(target: Any, name: Any, num_workers: Any) -> None:
+    if name is not None and not (isinstance(name, str) and name):
+        raise _bad(target, f"has name={shown(name)}", "give a text, or leave it out: the function's name is used")
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
+        raise _bad(target, f"has num_workers={shown(num_workers)}", "give a whole number, 1 or more")
 
 
-def _attach(function: Any, workflow: Any) -> None:
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _step_names(target: Any, for_steps: Any) -> tuple[str, ...]:
+    names = [for_steps] if isinstance(for_steps, str) or not isinstance(for_steps, Iterable) else list(for_steps)
+    right = [name if isinstance(name, str) else getattr(name, "__name__", "name") for name in names]
+    if isinstance(for_steps, str) or right != names:
+        raise _bad(target, f"has for_steps={shown(for_steps)}", f"give a list of step names, for_steps={right}")
+    if not names:
+        raise _bad(target, "has for_steps=[], so it covers no step", "name some, or leave for_steps out to cover all")
+    return tuple(right)
+
+
+def _note(target: Any, options: StepOptions, workflow: Any) -> None:
+    function, known = _marked(target), options_of(target)
+    if known is not None and workflow is None:
+        raise _bad(target, "is decorated as a step twice", "keep one decorator, with all options")
+    if known is not None and attrs.evolve(options, local=known.local) != known:
+        raise _bad(target, "is a step already, with other options", "define a function for each, or keep the options")
     add = getattr(workflow, "add_step", None)
-    if add is None:
-        raise _bad(function, f"has workflow={workflow!r}", "give a Workflow class or instance", source(function))
-    add(function)
+    if workflow is not None and add is None:
+        raise _bad(target, f"has workflow={shown(workflow)}", "give a Workflow class or instance")
+    try:
+        setattr(function, MARK, options)
+    except AttributeError:
+        raise _bad(target, "can't be marked as a step", "write a function that calls it") from None
+    if add is not None:
+        add(target)
 
 
 def _local(function: Any) -> dict[str, Any]:
-    found = inspect.unwrap(function)
-    annotations = list(getattr(found, "__annotations__", {}).values())
-    # Frames: this, decorate, (step, when written without parentheses,) the class body or function. Passing through
-    # flowkit's own frames is harmless: they hold none of the names.
-    frame = hints.caller(1)
-    while frame is not None and frame.f_globals is globals():
-        frame = frame.f_back
-    return hints.local_names(annotations, frame)
+    found = python_function(function)
+    return hints.local_names(list(getattr(found, "__annotations__", {}).values()), hints.statement(globals()))
 
 
-def _bad(function: Any, problem: str, cure: str, where: str | None) -> WorkflowValidationError:
-    name = getattr(function, "__qualname__", repr(function))
-    return WorkflowValidationError(f"{name} {problem}", cure=cure, where=where, kind="bad-option")
+def _bad(target: Any, problem: str, cure: str) -> WorkflowValidationError:
+    qualified = getattr(_marked(target), "__qualname__", None) or shown(target)
+    owner, _, name = qualified.rpartition("<locals>.")[2].rpartition(".")
+    return WorkflowValidationError(
+        problem, cure=cure, workflow=owner or None, step=name, where=source(target), kind="bad-option"
+    )

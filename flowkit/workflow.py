@@ -11,7 +11,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, cast
 
 import anyio
@@ -37,11 +37,11 @@ from flowkit.narrator import Narrator
 from flowkit.plan import Plan
 from flowkit.resource_host import Host
 from flowkit.resource_pool import Pool
+from flowkit.roster import annotations_of, check_is_step, name_of, read_steps, undecorated
 from flowkit.runner import Run
-from flowkit.signature import Unresolved, read_step
 from flowkit.snapshot import Snapshots
 from flowkit.state import State
-from flowkit.steps import StepSpec, options_of
+from flowkit.steps import StepSpec
 from flowkit.stream import DEFAULT_CAPACITY, Origin, Stream
 from flowkit.wiring import faults
 
@@ -108,6 +108,7 @@ class Workflow:
     __flowkit_workflow__: ClassVar[bool] = True
     __flowkit_free__: ClassVar[dict[str, Callable[..., Any]]] = {}
     __flowkit_local__: ClassVar[dict[str, Any]] = {}
+    __flowkit_where__: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -135,17 +136,10 @@ class Workflow:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__flowkit_free__ = {}
-        annotations = [
-            annotation
-            for function in _methods(cls).values()
-            for annotation in getattr(function, "__annotations__", {}).values()
-        ]
-        frame: FrameType | None = hints.caller(1)
-        cls.__flowkit_local__ = {**cls.__flowkit_local__, **hints.local_names(annotations, frame)}
-        try:
-            _class_steps(cls, strict=False)
-        except Unresolved:
-            return  # it mentions a class that is defined further down: the steps are read again at the first run
+        frame = hints.statement(globals())
+        cls.__flowkit_where__ = hints.place(frame)
+        cls.__flowkit_local__ = {**cls.__flowkit_local__, **hints.local_names(annotations_of(cls), frame)}
+        read_steps(cls, _added(cls), strict=False)
 
     # ------------------------------------------------------------------------------------------------------- wiring
 
@@ -182,9 +176,11 @@ class Workflow:
         for spec in plan.steps:
             for name, kind in spec.children.items():
                 if _child(record, name, kind) is None:
+                    several = any(isinstance(child, kind) for child in record.children.values())
+                    added = f"several were added and none is called {name!r}" if several else "none was added"
                     found.append(
                         WorkflowValidationError(
-                            f"takes {name!r}, a {kind.__name__}, but none was added",
+                            f"takes {name!r}, a {kind.__name__}, but {added}",
                             cure=f"call workflow.add_workflows({name}={kind.__name__}(…)) before the run",
                             workflow=plan.name,
                             step=spec.name,
@@ -193,20 +189,20 @@ class Workflow:
                         )
                     )
         if found:
-            raise InvalidWorkflow(plan.name, found)
+            raise InvalidWorkflow(plan.name, [*found, *undecorated(type(self))])
         record.checked = True
 
     def _plan(self) -> Plan:
         record = _record(self)
         if record.steps:
             if record.plan is None:
-                specs = [*_class_steps(type(self), strict=True), *_free_steps(type(self), record.steps, strict=True)]
-                record.plan = Plan.of(type(self).__name__, specs)
+                specs = read_steps(type(self), {**_added(type(self)), **record.steps}, strict=True)
+                record.plan = Plan.of(type(self).__name__, specs, where=type(self).__flowkit_where__)
             return record.plan
         cls = type(self)
         plan: Plan | None = cls.__dict__.get("__flowkit_plan__")
         if plan is None:
-            plan = Plan.of(cls.__name__, _class_steps(cls, strict=True))
+            plan = Plan.of(cls.__name__, read_steps(cls, _added(cls), strict=True), where=cls.__flowkit_where__)
             cls.__flowkit_plan__ = plan  # type: ignore[attr-defined]
         return plan
 
@@ -421,9 +417,21 @@ def _record(workflow: Workflow) -> _Record:
     return record
 
 
+def _added(cls: type[Workflow]) -> dict[str, Callable[..., Any]]:
+    """The functions added to a class and to its bases."""
+    return {name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()}
+
+
 def _add_to_class(cls: type[Workflow], function: Callable[..., Any]) -> None:
-    _add_free(cls, cls.__flowkit_free__, function)
-    cls.__flowkit_free__ = {**cls.__flowkit_free__, _name_of(function): function}
+    check_is_step(cls, function)
+    if cls is Workflow:
+        raise WorkflowValidationError(
+            f"{name_of(function)} was to be a step of Workflow itself, and so of every workflow",
+            cure="add it to a subclass, or to an instance, w = Workflow()",
+            kind="bad-option",
+        )
+    read_steps(cls, {**_added(cls), name_of(function): function}, strict=False)
+    cls.__flowkit_free__ = {**cls.__flowkit_free__, name_of(function): function}
     _forget_plans(cls)
 
 
@@ -435,93 +443,13 @@ def _forget_plans(cls: type[Workflow]) -> None:
 
 
 def _add_to_instance(record: _Record, cls: type[Workflow], function: Callable[..., Any]) -> None:
-    _add_free(cls, record.steps, function)
-    record.steps = {**record.steps, _name_of(function): function}
+    check_is_step(cls, function)
+    steps = {**record.steps, name_of(function): function}
+    read_steps(cls, {**_added(cls), **steps}, strict=False)
+    record.steps = steps
     record.plan = None
     record.checked = False
     record.snapshots = None
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    options = options_of(function)
-    return (options.name if options is not None else None) or str(getattr(function, "__name__", repr(function)))
-
-
-def _add_free(cls: type[Workflow], known: dict[str, Callable[..., Any]], function: Callable[..., Any]) -> None:
-    if options_of(function) is None:
-        raise WorkflowValidationError(
-            f"{function!r} is not a step", cure=f"write @step(workflow={cls.__name__}) above it", kind="not-a-step"
-        )
-    try:
-        _free_steps(cls, {**known, _name_of(function): function}, strict=False)
-    except Unresolved:
-        return
-
-
-def _methods(cls: type[Workflow]) -> dict[str, Any]:
-    """The step methods of a class, inherited ones first, in the order they were written."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if options_of(value) is not None:
-                found[name] = value
-            else:
-                found.pop(name, None)  # overridden by something that is no step
-    return found
-
-
-def _class_steps(cls: type[Workflow], *, strict: bool) -> list[StepSpec]:
-    specs: list[StepSpec] = []
-    wrong: list[WorkflowValidationError] = []
-    for name, value in _methods(cls).items():
-        free = isinstance(value, staticmethod)
-        function = cast(Any, value).__func__ if free else value
-        options = options_of(function)
-        assert options is not None
-        spec, found = read_step(
-            cls.__name__, name, function, options, is_method=not free, local=cls.__flowkit_local__, strict=strict
-        )
-        wrong += found
-        if spec is not None:
-            specs.append(spec)
-    if wrong:
-        raise InvalidWorkflow(cls.__name__, wrong)
-    free_steps = {
-        name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()
-    }
-    return _unique(cls.__name__, [*specs, *_free_steps(cls, free_steps, strict=strict)])
-
-
-def _free_steps(cls: type[Workflow], functions: dict[str, Callable[..., Any]], *, strict: bool) -> list[StepSpec]:
-    specs: list[StepSpec] = []
-    wrong: list[WorkflowValidationError] = []
-    for name, function in functions.items():
-        options = options_of(function)
-        assert options is not None
-        spec, found = read_step(cls.__name__, name, function, options, is_method=False, local={}, strict=strict)
-        wrong += found
-        if spec is not None:
-            specs.append(spec)
-    if wrong:
-        raise InvalidWorkflow(cls.__name__, wrong)
-    return specs
-
-
-def _unique(workflow: str, specs: list[StepSpec]) -> list[StepSpec]:
-    by_name: dict[str, StepSpec] = {}
-    for spec in specs:
-        other = by_name.setdefault(spec.name, spec)
-        if other is not spec:
-            fault = WorkflowValidationError(
-                f"is the name of two steps, here and at {other.where}",
-                cure="give one of them another with @step(name=…)",
-                workflow=workflow,
-                step=spec.name,
-                where=spec.where,
-                kind="same-name",
-            )
-            raise InvalidWorkflow(workflow, [fault])
-    return specs
 
 
 def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:

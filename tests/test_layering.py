@@ -27,6 +27,7 @@ LAYERS = {
         resource
         steps
         signature
+        roster
         plan
         wiring
     """,

@@ -649,7 +649,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "two places of one name": (
         lambda: with_extra(OSError(2, "x"), errno=5),
-        "$: it has 'errno' both in a slot and in __dict__: rename one.",
+        "$: it has 'errno' twice, once in __dict__: rename one.",
+    ),
+    "a field's name again": (
+        lambda: with_extra(NamedSpot(1.0), x=2.0),
+        "$: it has 'x' twice, once in __dict__: rename one.",
     ),
     "handmade member": (handmade_member, "$: test_serialization.Color has no member like this one: don't make"),
     "broken unicode error": (broken_unicode_error, "$: the attributes of this UnicodeDecodeError don't fit each other."),
@@ -1265,7 +1269,7 @@ names = st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=4) |
 names = names.filter(lambda name: not hasattr(BaseException, name) and name not in NOT_KEPT)
 
 
-NOT_KEPT = {"__orig_class__", "_attrs_cached_hash"}
+NOT_KEPT = {"__orig_class__", "_attrs_cached_hash", *Spot._fields}
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
