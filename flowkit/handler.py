@@ -101,11 +101,16 @@ class Handler:
         run = self._run
         if run.machine.stepwise:
             run.run_freely()
-        if not run.claimed:
-            self._claim()
-            await run.drive(self._start, self._gate)
-        else:
-            await self._join()
+        try:
+            if not run.claimed:
+                self._claim()
+                await run.drive(self._start, self._gate)
+            else:
+                await self._join()
+        except BaseException:
+            # Whoever was cancelled while awaiting it knows why it was: that is no failure to report.
+            self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
+            raise
         return self._deliver()
 
     def _launch(self) -> None:

@@ -115,8 +115,8 @@ class Pool:
     async def host(self) -> None:
         """Enter what is asked for, in this task, until `stop`; then leave it all, last built first.
 
-        Shielded: cancelling the task from outside does nothing until `stop` is called. So the resources stay while those
-        who use them clean up.
+        Shielded: cancelling the task from outside does nothing until `stop` is called. So the resources stay while
+        those who use them clean up.
 
         Raises:
             Exception: what a clean-up, or a background task of a resource, raised.
@@ -201,8 +201,8 @@ async def resources_for(
             value = await _value(factory, needs, stack)
             if not _is(value, kind):
                 raise ResourceError(
-                    f"step {step!r} wants {name!r} to be {getattr(kind, '__name__', kind)}, but {factory.resource.name} "
-                    f"made {value!r} ({type(value).__name__}).",
+                    f"step {step!r} wants {name!r} to be {getattr(kind, '__name__', kind)}, but "
+                    f"{factory.resource.name} made {value!r} ({type(value).__name__}).",
                     resource=factory.resource.name,
                 )
             values[name] = value

@@ -265,8 +265,8 @@ class Run(Performer):
         if self.error is None and self.machine.waits.kept:
             self.warnings = (self.warnings or []) + [
                 UnhandledEventWarning(
-                    f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never taken: "
-                    "no step accepts it and no wait was open for it."
+                    f"{self.workflow_name} ended, but {type(kept.event).__name__} sent by {kept.sender} was never "
+                    "taken: no step accepts it and no wait was open for it."
                 )
                 for kept in self.machine.waits.unhandled()
             ]
@@ -371,8 +371,8 @@ class Run(Performer):
             if isinstance(error, WorkflowRuntimeError):
                 raise
             raise WorkflowRuntimeError(
-                "a run can be reached from its event loop's thread and from the threads of its plain steps; from a thread "
-                "of your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop."
+                "a run can be reached from its event loop's thread and from the threads of its plain steps; from a "
+                "thread of your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop."
             ) from error
 
     def send(self, event: Event, step: str | None, invocation: int | None) -> None:
@@ -502,8 +502,8 @@ class Run(Performer):
     def to_dict(self) -> dict[str, Any]:
         if not self.machine.started:
             raise WorkflowRuntimeError(
-                f"to_dict(): this run of {self.workflow_name} has not begun, it waits for its turn: await something first, "
-                "or save a Context that no run has been given."
+                f"to_dict(): this run of {self.workflow_name} has not begun, it waits for its turn: await something "
+                "first, or save a Context that no run has been given."
             )
         return self._owner.dump_run(self.machine)
 

@@ -126,25 +126,25 @@ def _paths(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationError
     enders = [spec.name for spec in plan.steps if any(issubclass(kind, StopEvent) for kind in _made(spec))]
     ending = _closure(enders, before)
     for spec in plan.steps:
-        if spec.name not in reached and plan.start_types and not driven_outside:
-            # A step that takes what nobody makes has been reported for that already.
-            if spec.options.catches or any(before[spec.name]):
-                yield _fault(
-                    plan,
-                    spec,
-                    "can't be reached from the start",
-                    "let a step that is reached return what it takes, or remove it",
-                    "unreachable",
-                )
-        if spec.name not in ending and plan.stop_types and _made(spec) and not _asks(spec):
-            if all(plan.takers(kind) for kind in _made(spec)):
-                yield _fault(
-                    plan,
-                    spec,
-                    "leads to no end: no StopEvent can be reached from it",
-                    "return a StopEvent on some path from here",
-                    "no-end",
-                )
+        # What is reported already isn't once more: a step whose events nobody makes, one whose events nobody takes.
+        made_for = spec.options.catches or any(before[spec.name])
+        if spec.name not in reached and plan.start_types and not driven_outside and made_for:
+            yield _fault(
+                plan,
+                spec,
+                "can't be reached from the start",
+                "let a step that is reached return what it takes, or remove it",
+                "unreachable",
+            )
+        taken = bool(_made(spec)) and all(plan.takers(kind) for kind in _made(spec))
+        if spec.name not in ending and plan.stop_types and taken and not _asks(spec):
+            yield _fault(
+                plan,
+                spec,
+                "leads to no end: no StopEvent can be reached from it",
+                "return a StopEvent on some path from here",
+                "no-end",
+            )
 
 
 def _asks(spec: StepSpec) -> bool:

@@ -619,16 +619,22 @@ async def test_row_21_a_workflow_runs_inside_a_step() -> None:
     assert await parent.run(n=4) == 4
 
 
-async def fail(ev: StartEvent) -> StopEvent:
-    raise ValueError
+def failing() -> Any:
+    async def fail(ev: StartEvent) -> StopEvent:
+        raise ValueError
+
+    return fail
 
 
-def fail_in_a_thread(ev: StartEvent) -> StopEvent:
-    raise ValueError
+def failing_in_a_thread() -> Any:
+    def fail(ev: StartEvent) -> StopEvent:
+        raise ValueError
+
+    return fail
 
 
-@pytest.mark.parametrize("body", [fail, fail_in_a_thread])
-async def test_row_22_retries_are_timed_by_one_clock(body: Any) -> None:
+@pytest.mark.parametrize("make", [failing, failing_in_a_thread])
+async def test_row_22_retries_are_timed_by_one_clock(make: Callable[[], Any]) -> None:
     asked: list[tuple[float, int]] = []
 
     class Policy:
@@ -637,7 +643,7 @@ async def test_row_22_retries_are_timed_by_one_clock(body: Any) -> None:
             return [5.0, 10.0, None][attempts]
 
     workflow = Workflow()
-    step(workflow=workflow, retry_policy=Policy())(body)
+    step(workflow=workflow, retry_policy=Policy())(make())
     with pytest.raises(StepFailed) as failed:
         await workflow.run()
     assert asked == [(0, 0), (5, 1), (15, 2)]

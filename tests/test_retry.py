@@ -413,7 +413,7 @@ def test_handlers_are_checked_with_the_wiring(for_steps: list[str], text: str) -
 
 
 def test_one_step_name_is_not_a_list_of_letters() -> None:
-    with pytest.raises(WorkflowValidationError, match=r"write for_steps=\['work'\]"):
+    with pytest.raises(WorkflowValidationError, match=r"give a list of step names, for_steps=\['work'\]"):
 
         @catch_error(for_steps="work")
         async def other(ev: StepFailedEvent) -> StopEvent:

@@ -164,19 +164,21 @@ class Stage:
     # ------------------------------------------------------------------------------------------------------- owners
 
     async def _in_block(self, actors: Any) -> None:
-        assert self.handler is not None
-        outcome: BaseException | None = None
+        block = self.handler
+        assert block is not None
+        told = self.scenario.does("await", "await_for", "cancel", "cancel_and_wait", "look")
         try:
             with anyio.move_on_after(self.scenario.end.k if self.scenario.end.what == "await_for" else None):
-                async with self.handler as handler:
+                async with block as handler:
                     self._start(actors)
                     await self._end(handler)
-                self.hear(None)
-        except (Left, WorkflowRuntimeError) as error:
-            outcome = error
-        if isinstance(outcome, WorkflowRuntimeError):
-            self.hear(outcome)
+                self.book.check(block.exception() is None or told, "the block didn't raise what nobody was told of")
+        except Left:
+            pass
+        except WorkflowRuntimeError as error:
+            self.hear(error)
         self.all_left("a block")
+        self.hear(block.exception())
 
     async def _in_task(self, actors: Any) -> None:
         self._start(actors)
@@ -324,6 +326,13 @@ class Stage:
             )
             self.book.check(not (ended and where) or where[-1] == len(log) - 1, "a reader missed the end")
 
+    def may_fail(self) -> bool:
+        acts, shape = self.scenario.acts, (self.scenario.shape, self.scenario.child)
+        return any(act.fails or act.untidy for act in acts) or self.scenario.timeout is not None or Stall in shape
+
+    def is_untidy(self) -> bool:
+        return any(act.untidy for act in self.scenario.acts)
+
     def may_end(self) -> set[type]:
         """How this scenario's run may end."""
         scenario = self.scenario
@@ -344,7 +353,7 @@ class Stage:
         kinds = {
             ResourceWarning: scenario.does("drop", "leave", "raise", "await_for"),
             UnhandledEventWarning: scenario.does("send", "answer", "answer_twice"),
-            CleanupFailedWarning: any(act.untidy for act in scenario.acts),
+            CleanupFailedWarning: self.is_untidy(),
         }
         return {kind for kind, may in kinds.items() if may}
 
@@ -367,9 +376,9 @@ def _noticed(stage: Stage) -> Iterator[list[warnings.WarningMessage]]:
 
     class Logged(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            failing = any(act.fails or act.untidy for act in stage.scenario.acts)
-            expected = record.name == "flowkit" and (failing or stage.kinds or stage.scenario.timeout)
-            stage.book.check(bool(expected), f"logged by {record.name}: {record.getMessage()}")
+            expected = "nobody awaited" in record.getMessage() and not stage.kinds and stage.may_fail()
+            expected = expected or ("clean-up failed" in record.getMessage() and stage.is_untidy())
+            stage.book.check(expected, f"logged by {record.name}: {record.getMessage()} {record.exc_info}")
 
     logged, hook = Logged(logging.WARNING), sys.unraisablehook
     sys.unraisablehook = lambda one: stage.book.faults.append(f"unraisable: {one.exc_value!r} in {one.object!r}")
