@@ -7,7 +7,8 @@ Where everything lives, innermost first; imports only ever point upwards in this
     steps, signature, plan, wiring
     joins, collecting, waits, books,          decision: facts in, commands out, without an event loop
     dispatch, machine
-    serialization, snapshot, journal          keeping: runs as bytes, and back
+    leaves, containers, forms,                keeping: runs as bytes, and back
+    serialization, snapshot, journal
     backend, stream, resource_pool,           running: a task group around each machine, and the handle its caller holds
     resource_host, narrator, performer,
     runner, handler, workflow, checkpointer

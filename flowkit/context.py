@@ -6,14 +6,14 @@ protocol; before a run has started, and after it has ended, it still reads and w
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, cast
 
 import anyio
 import attrs
 
-from flowkit.errors import RunFinished, StateError, WorkflowRuntimeError
-from flowkit.events import Event
+from flowkit.errors import RunFinished, StateError, WrongCall, shown
+from flowkit.events import Event, StopEvent
 from flowkit.state import State
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Context(Generic[S]):
     __slots__ = ("__weakref__", "_invocation", "_resume", "_run", "_state", "_workflow")
 
     def __init__(self, workflow: "_Workflow", *, state: S | None = None) -> None:
-        self._workflow: _Workflow | None = workflow
+        self._workflow: _Workflow | None = _checked(workflow, "Context()")
         self._state: State = workflow.state_for(state)
         self._run: RunFace | None = None
         self._invocation: int | None = None
@@ -130,7 +130,7 @@ class Context(Generic[S]):
                 doesn't know.
         """
         self = object.__new__(cls)
-        self._workflow = workflow
+        self._workflow = _checked(workflow, "Context.from_dict()")
         self._state, self._resume = workflow.load_context(data)
         self._run = None
         self._invocation = None
@@ -147,8 +147,8 @@ class Context(Generic[S]):
         if self._run is not None and not self._run.ended:
             return self._run.to_dict()
         if self._workflow is None:
-            raise WorkflowRuntimeError(
-                "this context belongs to a step of a run that has ended: use handler.ctx.to_dict()."
+            raise WrongCall(
+                "to_dict", "was called on the context of a step of a run that has ended", "use handler.ctx.to_dict()"
             )
         return self._workflow.dump_state(self._state)
 
@@ -224,9 +224,7 @@ class Context(Generic[S]):
         """
         run = self._run or self._running("collect_events")
         if self._invocation is None:
-            raise WorkflowRuntimeError(
-                "collect_events works only inside a step: there, ctx knows whose buffer is meant."
-            )
+            raise WrongCall("collect_events", "works only inside a step", "there, its ctx knows whose buffer is meant")
         return run.collect(event, expected, buffer_id, self._invocation)
 
     async def wait_for_event(
@@ -255,20 +253,16 @@ class Context(Generic[S]):
         """
         run = self._running("wait_for_event")
         if self._invocation is None:
-            raise WorkflowRuntimeError(
-                "wait_for_event works only inside a step; outside, read handler.stream_events()."
-            )
-        if not (isinstance(event_type, type) and issubclass(event_type, Event)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WorkflowRuntimeError(f"wait_for_event takes an event class, but got {event_type!r}.")
-        if timeout is not None and not timeout >= 0:
-            raise WorkflowRuntimeError(f"wait_for_event takes timeout in seconds, 0 or more, but got {timeout!r}.")
-        event = await run.wait(self._invocation, event_type, waiter_event, waiter_id, dict(requirements or {}), timeout)
+            raise WrongCall("wait_for_event", "works only inside a step", "outside, read handler.stream_events()")
+        wanted = {} if requirements is None else requirements
+        _check_wait(event_type, waiter_event, waiter_id, wanted, timeout)
+        event = await run.wait(self._invocation, event_type, waiter_event, waiter_id, dict(wanted), timeout)
         return cast(E, event)
 
     def retry_info(self) -> RetryInfo:
         """How often this step was retried for this event, and for how long."""
         if self._invocation is None:
-            raise WorkflowRuntimeError("retry_info works only inside a step.")
+            raise WrongCall("retry_info", "works only inside a step", "there, its ctx knows whose attempts are meant")
         return self._running("retry_info").retry_info(self._invocation)
 
     # ------------------------------------------------------------------------------------------------------ the run
@@ -286,10 +280,46 @@ class Context(Generic[S]):
     def _running(self, what: str) -> RunFace:
         run = self._run
         if run is None:
-            raise WorkflowRuntimeError(f"{what}: this context has no run yet; start one with workflow.run(ctx=ctx).")
+            raise WrongCall(what, "was called on a context that has no run yet", "start one with workflow.run(ctx=ctx)")
         if run.ended:
             raise RunFinished(run.workflow_name, what)
         return run
+
+
+def _checked(workflow: "_Workflow", call: str) -> "_Workflow":
+    if isinstance(workflow, type) or not hasattr(workflow, "state_for"):
+        cure = f"make an instance, {workflow.__name__}(…)" if isinstance(workflow, type) else "give the workflow first"
+        raise WrongCall(call, f"takes a workflow, but got {shown(workflow)}", cure)
+    return workflow
+
+
+def _check_wait(event_type: Any, question: Any, waiter_id: Any, requirements: Any, timeout: Any) -> None:
+    call = "wait_for_event"
+    if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+        cure = "wait for one class; those derived from it are taken too"
+        raise WrongCall(call, f"takes an event class, but got {shown(event_type)}", cure)
+    if issubclass(event_type, StopEvent):
+        raise WrongCall(call, f"got {event_type.__name__}, but a StopEvent ends the run", "wait for another event")
+    if question is not None and not isinstance(question, Event):
+        cure = 'ask with an event, InputRequiredEvent(prefix="…")'
+        raise WrongCall(call, f"takes an event as waiter_event, but got {shown(question)}", cure)
+    if waiter_id is not None and not isinstance(waiter_id, str):
+        raise WrongCall(call, f"takes a text as waiter_id, but got {shown(waiter_id)}", "write str(…)")
+    if not isinstance(requirements, Mapping):
+        cure = "give fields with their values, requirements={'name': …}"
+        raise WrongCall(call, f"takes a dict as requirements, but got {shown(requirements)}", cure)
+    given = cast("Mapping[str, Any]", requirements)
+    # A typed event never gets a field that its class doesn't have, unless a class derived from it has.
+    if attrs.has(event_type) and not event_type.__subclasses__():
+        unknown = given.keys() - attrs.fields_dict(event_type).keys()
+        if unknown:
+            cure = f"it has {', '.join(attrs.fields_dict(event_type)) or 'no fields'}"
+            raise WrongCall(call, f"requires {min(unknown)!r} of {event_type.__name__}, which has no such field", cure)
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout >= 0):
+        raise WrongCall(
+            call, f"takes timeout in seconds, but got {shown(timeout)}", "give 0 or more, or None for no limit"
+        )
 
 
 class Store(Generic[S]):
@@ -306,7 +336,7 @@ class Store(Generic[S]):
         Raises:
             UnknownKey: there is none, and no default was given.
         """
-        keys = tuple(path.split("."))
+        keys = _keys(path)
         state = self._ctx._state  # pyright: ignore[reportPrivateUsage] - the two classes are one unit
         return state.read(keys) if default is _REQUIRED else state.read(keys, default)
 
@@ -316,7 +346,7 @@ class Store(Generic[S]):
         Raises:
             StateError: the state is typed and has no such field, or this task is itself inside `edit_state`.
         """
-        await self._ctx._write(tuple(path.split(".")), value)  # pyright: ignore[reportPrivateUsage]
+        await self._ctx._write(_keys(path), value)  # pyright: ignore[reportPrivateUsage]
 
     async def get_state(self) -> S:
         """The whole state: a dictionary, or the instance of the state's class. Not a copy; change it by
@@ -331,7 +361,7 @@ class Store(Generic[S]):
         """
         kind = self._ctx._state.kind or dict  # pyright: ignore[reportPrivateUsage]
         if not isinstance(state, kind):
-            raise StateError(f"the state of this run is a {kind.__name__}, but got {state!r}.")
+            raise StateError(f"the state of this run is a {kind.__name__}, but got {shown(state)}", "make one of it")
         await self._ctx._write((), state)  # pyright: ignore[reportPrivateUsage]
 
     async def clear(self) -> None:
@@ -356,6 +386,15 @@ class Store(Generic[S]):
                 ctx._put(path, value)  # pyright: ignore[reportPrivateUsage]
 
 
+def _keys(path: Any) -> tuple[str, ...]:
+    keys = tuple(path.split(".")) if isinstance(path, str) else ()
+    if not keys or not all(keys):
+        raise StateError(
+            f'a path is a text like "user.name", but got {shown(path)}', "give the keys on the way, dotted"
+        )
+    return keys
+
+
 @contextlib.asynccontextmanager
 async def _only_writer(state: State) -> AsyncGenerator[None]:
     if state.writer is None:
@@ -364,7 +403,7 @@ async def _only_writer(state: State) -> AsyncGenerator[None]:
         await state.writer.acquire()
     except RuntimeError as error:
         raise StateError(
-            "this task is already inside edit_state(): change the draft it gave you instead of the context."
+            "this task is already inside edit_state()", "change the draft it gave you instead of the context"
         ) from error
     try:
         yield

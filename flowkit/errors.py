@@ -365,7 +365,7 @@ class WorkflowStalled(WorkflowRuntimeError):
             for event, sender in zip(events, senders, strict=True)
         ]
         if len(lines) == 1:
-            lines.append("  every step that ran returned None")
+            lines.append("  no step that ran returned an event")
         lines.append(
             "Return an event that leads on or a StopEvent; a workflow that is driven from outside says "
             'Workflow(stalled="wait").'

@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup
 
 from flowkit.backend import Backend
 from flowkit.context import Context
-from flowkit.errors import WorkflowCancelled, WorkflowRuntimeError
+from flowkit.errors import WorkflowCancelled, WrongCall, shown
 from flowkit.events import Event
 from flowkit.runner import Run
 from flowkit.stream import Origin, Reader
@@ -150,8 +150,10 @@ class Handler:
 
     async def __aenter__(self) -> Self:
         if self._run.claimed:
-            raise WorkflowRuntimeError(
-                "this run has begun already: write `async with workflow.run(…) as handler:` in one go."
+            raise WrongCall(
+                "async with handler:",
+                "this run has begun already",
+                "write `async with workflow.run(…) as handler:` in one go",
             )
         self._claim()
         group = anyio.create_task_group()
@@ -223,6 +225,9 @@ class Handler:
             RunFinished: the run has ended.
             MisdirectedEvent: there is no step of that name, or it doesn't take this event.
         """
+        if to is not None and not isinstance(to, Origin):  # pyright: ignore[reportUnnecessaryIsInstance]
+            cure = "give the reader's `origin`, read when the question came"
+            raise WrongCall("send_event", f"takes an Origin as to, but got {shown(to)}", cure)
         run = self._run if to is None else self._run.nested(to.run_id)
         run.send(event, step, None)
 
@@ -236,11 +241,11 @@ class Handler:
         rest freely.
 
         Raises:
-            WorkflowRuntimeError: the run isn't stepwise.
+            WrongCall: the run isn't stepwise.
         """
         run = self._run
         if not run.machine.stepwise:
-            raise WorkflowRuntimeError("run_step() needs a stepwise run: start it with run(stepwise=True).")
+            raise WrongCall("run_step()", "needs a stepwise run", "start it with run(stepwise=True)")
         if not run.claimed:
             self._launch()
         return await run.step()
@@ -269,10 +274,10 @@ class Handler:
         """The error the run ended with, ``None`` where it has a result.
 
         Raises:
-            WorkflowRuntimeError: it hasn't ended.
+            WrongCall: it hasn't ended.
         """
         if not self._run.settled:
-            raise WorkflowRuntimeError("the run has not ended: await the handler.")
+            raise WrongCall("exception():", "the run has not ended", "await the handler first")
         self._delivered = True
         return self._run.error
 
@@ -280,10 +285,11 @@ class Handler:
         """The run's result, like ``await handler`` where the run has ended.
 
         Raises:
-            WorkflowRuntimeError: it hasn't ended, or ended with this error.
+            WrongCall: it hasn't ended.
+            WorkflowRuntimeError: it ended with this error.
         """
         if not self._run.settled:
-            raise WorkflowRuntimeError("the run has not ended: await the handler.")
+            raise WrongCall("result():", "the run has not ended", "await the handler instead")
         return self._deliver()
 
     def __repr__(self) -> str:
@@ -305,7 +311,7 @@ class Handler:
                 ResourceWarning,
                 stacklevel=2,
             )
-        elif not run.settled:
+        elif not run.ended:
             warnings.warn(
                 f"the handle of a run of {run.workflow_name} was dropped, so the run is cancelled: await the handler, "
                 "or keep it.",
@@ -315,8 +321,8 @@ class Handler:
             self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
         elif run.warnings:
             self._warn()
-        elif run.error is not None and not self._delivered:
-            logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=run.error)
+        elif not self._delivered and (error := run.error or run.machine.outcome.error):  # type: ignore[union-attr]
+            logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=error)
 
 
 class _Settled:

@@ -43,8 +43,8 @@ from flowkit.errors import (
     StepFailed,
     WorkflowCancelled,
     WorkflowCancelledByUser,
-    WorkflowRuntimeError,
     WorkflowTimeoutError,
+    WrongReturn,
 )
 from flowkit.events import Event, InputRequiredEvent, StepFailedEvent
 from flowkit.facts import (
@@ -276,15 +276,7 @@ class Machine(Dispatch):
 
     def _misreturned(self, entry: Invocation, result: Any) -> Sequence[Command]:
         spec = entry.lane.spec
-        shown = type(result).__name__
-        events: Any = result
-        if isinstance(result, list):
-            kinds = {type(event).__name__ for event in events}
-            shown = f"a list of {', '.join(sorted(kinds))}"
-        error = WorkflowRuntimeError(
-            f"{self.plan.name}.{spec.name} returned {shown}, but its annotation allows {spec.returns_text}: return one "
-            f"of these, or widen the annotation. ({spec.where})"
-        )
+        error = WrongReturn(self.plan.name, spec.name, result, spec.returns_text, spec.where)
         out: list[Command] = []
         self._finish(out, error=StepFailed(spec.name, entry.event, entry.attempt + 1, error))
         return out

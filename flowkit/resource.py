@@ -129,12 +129,12 @@ def read_factory(resource: Resource, local: Mapping[str, Any], path: tuple[Resou
         if _WIDTH[needs] < _WIDTH[narrowest]:
             narrowest = needs
     if unfilled:
-        count = "a parameter" if len(unfilled) == 1 else "parameters"
+        count, each = ("a parameter", "it") if len(unfilled) == 1 else ("parameters", "each")
         raise _fault(
             resource,
             f"has {count} {', '.join(unfilled)} that nobody can fill",
-            "annotate each with Context, the start event's type or Annotated[T, Resource(…)], or give it a default; "
-            "let it be given by name",
+            f"annotate {each} with Context, the start event's type or Annotated[T, Resource(…)], or give {each} a "
+            "default; resources are given by name",
         )
     scope: Scope = "step" if not resource.cache else resource.scope or narrowest
     if _WIDTH[scope] > _WIDTH[narrowest]:
@@ -236,7 +236,5 @@ def _names(factory: Any) -> dict[str, Any]:
 
 def _fault(resource: Resource, problem: str, cure: str) -> WorkflowValidationError:
     code = getattr(inspect.unwrap(resource.factory), "__code__", None)
-    where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
-    return WorkflowValidationError(
-        f"resource factory {resource.name} {problem}", cure=cure, where=where, kind="resource"
-    )
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+    return WorkflowValidationError(f"resource factory {resource.name}{where} {problem}", cure=cure, kind="resource")

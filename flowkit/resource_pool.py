@@ -13,7 +13,6 @@ started when it is first needed. Everything else is built where it is asked for.
 import contextlib
 import functools
 import math
-import typing
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, get_origin
 
@@ -21,6 +20,7 @@ import anyio
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from flowkit import hints
 from flowkit.errors import ResourceError
 from flowkit.resource import Factory
 
@@ -250,8 +250,10 @@ def _wrapped(factory: Factory, error: Exception) -> Exception:
 
 
 def _is(value: Any, kind: Any) -> bool:
+    if len(hints.members(kind)) > 1:
+        return any(_is(value, member) for member in hints.members(kind))
     bare = get_origin(kind) or kind
-    if bare in (typing.Union, Any) or not isinstance(bare, type):
+    if bare is Any or not isinstance(bare, type):
         return True
     if getattr(bare, "_is_protocol", False) and not getattr(bare, "_is_runtime_protocol", False):
         return True

@@ -32,6 +32,8 @@ from flowkit.errors import (
     UnhandledEventWarning,
     WaitTimedOut,
     WorkflowRuntimeError,
+    WrongCall,
+    shown,
 )
 from flowkit.events import Event
 from flowkit.facts import (
@@ -68,6 +70,7 @@ class Run(Performer):
         "_done",
         "_early",
         "_expected",
+        "_unseen",
         "begun",
         "children",
         "claimed",
@@ -115,6 +118,7 @@ class Run(Performer):
         self._expected: dict[tuple[int, str | None], tuple[Sequence[type], tuple[type, ...]]] | None = None
         self._early: list[tuple[Event, str | None]] | None = None
         self._chosen: list[int] | None = None
+        self._unseen = False  # a step's events have not been handed out yet
         self._began: anyio.Event | None = None
         self._done: anyio.Event | None = None
 
@@ -339,9 +343,10 @@ class Run(Performer):
     async def settle(self) -> None:
         """Wait until the run has ended, or waits for somebody outside."""
         while not self.settled and not self.waits_outside():
-            self._rested = anyio.Event()
-            await self._rested.wait()
-        self._rested = None
+            self._rested = rested = self._rested or anyio.Event()
+            await rested.wait()
+            if self._rested is rested:
+                self._rested = None
         await anyio.lowlevel.checkpoint()
 
     # ----------------------------------------------------------------------------------------------------- resources
@@ -370,9 +375,11 @@ class Run(Performer):
         except RuntimeError as error:
             if isinstance(error, WorkflowRuntimeError):
                 raise
-            raise WorkflowRuntimeError(
-                "a run can be reached from its event loop's thread and from the threads of its plain steps; from a "
-                "thread of your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop."
+            calls = {"send": "send_event", "publish": "write_event_to_stream", "collect": "collect_events"}
+            raise WrongCall(
+                calls.get(call.__name__, call.__name__),
+                "was called from a thread that isn't the event loop's, nor that of a plain step",
+                "use anyio.from_thread.run_sync there, with a BlockingPortal or token of the loop",
             ) from error
 
     def send(self, event: Event, step: str | None, invocation: int | None) -> None:
@@ -383,7 +390,7 @@ class Run(Performer):
         if machine.outcome is not None:
             raise RunFinished(self.workflow_name, f"send_event({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WorkflowRuntimeError(f"send_event takes an event, but got {event!r}.")
+            raise _no_event("send_event", event)
         if step is not None:
             self._check_target(event, step)
         if invocation in machine.invocations:
@@ -422,7 +429,7 @@ class Run(Performer):
         if self.machine.outcome is not None:
             raise RunFinished(self.workflow_name, f"write_event_to_stream({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WorkflowRuntimeError(f"write_event_to_stream takes an event, but got {event!r}.")
+            raise _no_event("write_event_to_stream", event)
         self.apply(EventPublished(self._clock() + self._epoch, invocation, event))
 
     def collect(
@@ -436,6 +443,8 @@ class Run(Performer):
         entry = self.machine.invocations.get(invocation)
         if entry is None:
             raise _too_late("collect_events")
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _no_event("collect_events", event)
         if self._expected is None:
             self._expected = {}
         key = (entry.lane.index, buffer)
@@ -445,7 +454,13 @@ class Run(Performer):
         if known is None or known[0] is not expected or len(known[0]) != len(known[1]):
             types = tuple(expected) if isinstance(expected, Iterable) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
             if not types or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in types):
-                raise WorkflowRuntimeError(f"collect_events takes a list of event classes, but got {expected!r}.")
+                raise WrongCall(
+                    "collect_events",
+                    f"takes a list of event classes, but got {shown(expected)}",
+                    "write collect_events(ev, [A, B])",
+                )
+            if buffer is not None and not isinstance(buffer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise WrongCall("collect_events", f"takes a text as buffer_id, but got {shown(buffer)}", "write str(…)")
             changed = None if known is not None and known[1] == types else types
             self._expected[key] = (expected if isinstance(expected, list | tuple) else types, types)
         for command in self.apply(EventCollected(self._clock() + self._epoch, invocation, buffer, event, changed)):
@@ -474,7 +489,11 @@ class Run(Performer):
             self._cells = {}
         key = (invocation, waiter)
         if key in self._cells:
-            raise WorkflowRuntimeError(f"this step already waits as {waiter!r}: give each wait its own waiter_id.")
+            raise WrongCall(
+                "wait_for_event",
+                f"was called twice at once as {waiter!r} in one step",
+                "give each wait its own waiter_id",
+            )
         cell = self._cells[key] = Cell(anyio.Event())
         try:
             self.apply(WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question))
@@ -496,14 +515,17 @@ class Run(Performer):
         if threading.get_ident() != self._thread:
             info: RetryInfo = self._from_thread(self.retry_info, invocation)
             return info
+        if invocation not in self.machine.invocations:
+            raise _too_late("retry_info")
         attempt, since = self.machine.retry_info(invocation)
         return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
 
     def to_dict(self) -> dict[str, Any]:
         if not self.machine.started:
-            raise WorkflowRuntimeError(
-                f"to_dict(): this run of {self.workflow_name} has not begun, it waits for its turn: await something "
-                "first, or save a Context that no run has been given."
+            raise WrongCall(
+                "to_dict():",
+                f"this run of {self.workflow_name} has not begun, it waits for its turn",
+                "await something first, or save a Context that no run has been given",
             )
         return self._owner.dump_run(self.machine)
 
@@ -521,7 +543,11 @@ class Run(Performer):
             if child.run_id == run_id:
                 return child
             todo.extend(child.children or ())
-        raise WorkflowRuntimeError(f"no nested run {run_id!r} is under way in this run of {self.workflow_name}.")
+        raise WrongCall(
+            "send_event(to=…):",
+            f"no nested run {run_id!r} is under way in this run of {self.workflow_name}",
+            "it has ended, or `to` isn't the origin that came with a question of this run",
+        )
 
     def adopt(self, child: "Run") -> None:
         """A run was started inside one of this run's steps."""
@@ -563,32 +589,52 @@ class Run(Performer):
     async def step(self) -> list[Event]:
         """Release the events that were sent since, let every ready step run to its end, and give what was produced."""
         if self._rested is not None:
-            raise WorkflowRuntimeError("run_step() is already running: await it before calling it again.")
-        if not self.begun and not self.settled:
-            self._began = anyio.Event()
-            await self._began.wait()
-        if self.machine.outcome is None:
-            self._rested = rested = anyio.Event()
-            chosen, self._chosen = self._chosen or (), None
-            self.apply(Stepped(self._now(), tuple(chosen)))
-            await rested.wait()
-            self._rested = None
-        if self.machine.outcome is not None:
+            raise WrongCall("run_step()", "is already running", "await it before calling it again")
+        machine = self.machine
+        self._rested = rested = anyio.Event()
+        try:
+            if not self.begun and not self.settled:
+                self._began = anyio.Event()
+                await self._began.wait()
+                self._rested = rested = anyio.Event()
+            if machine.outcome is None:
+                if not self._unseen:
+                    self._unseen = True
+                    chosen, self._chosen = self._chosen or (), None
+                    self.apply(Stepped(self._now(), tuple(chosen)))
+                elif not (machine.busy or machine.retrying):
+                    rested.set()  # the call before was cancelled, and nobody has seen what its step produced
+                await rested.wait()
+        finally:
+            if self._rested is rested:
+                self._rested = None
+        if machine.outcome is not None:
             await self.join()
             return []
-        return [held.event for held in self.machine.held.values()]
+        self._unseen = False
+        return [held.event for held in machine.held.values()]
 
     def run_freely(self) -> None:
         """End stepwise execution: from here on events go where they belong by themselves."""
         if self.machine.stepwise and self.machine.outcome is None and self.begun:
             chosen, self._chosen = self._chosen or (), None
-            self.apply(StepwiseEnded(self._now(), tuple(chosen)))
+            # What nobody was shown, nobody can have meant to drop.
+            self.apply(StepwiseEnded(self._now(), tuple(self.machine.held if self._unseen else chosen)))
         else:
             self.machine.stepwise = False
 
 
-def _too_late(what: str) -> WorkflowRuntimeError:
-    return WorkflowRuntimeError(f"{what}: the step this context belongs to has returned; use it only while it runs.")
+def _too_late(call: str) -> WrongCall:
+    return WrongCall(call, "was called on the context of a step that has returned", "call it while the step runs")
+
+
+def _no_event(call: str, given: Any) -> WrongCall:
+    cure = "put it into a field of an event"
+    if isinstance(given, type) and issubclass(given, Event):
+        cure = f"build one, {given.__name__}(…)"
+    elif isinstance(given, list | tuple):
+        cure = "call it for each"
+    return WrongCall(call, f"takes an event, but got {shown(given)}", cure)
 
 
 def _first_of(error: BaseException) -> BaseException:

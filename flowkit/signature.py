@@ -19,6 +19,7 @@ __all__ = ["read_step"]
 
 _LISTS = (list, tuple, set, frozenset)
 _LISTS_ABC = (collections.abc.Iterable, collections.abc.AsyncIterable)
+_DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 @attrs.frozen
@@ -223,7 +224,7 @@ def _read_annotated(reading: _Reading, name: str, annotation: Any) -> None:
 
 def _read_state_type(reading: _Reading, arguments: tuple[Any, ...]) -> None:
     kind = arguments[0] if arguments else Any
-    if kind is Any or isinstance(kind, typing.TypeVar) or (get_origin(kind) or kind) in (dict, typing.Mapping):
+    if kind is Any or isinstance(kind, typing.TypeVar) or (get_origin(kind) or kind) in _DICTS:
         return
     if isinstance(kind, type) and attrs.has(kind) and not issubclass(kind, Event):
         reading.state_type = kind
@@ -274,8 +275,7 @@ def _read_resource(reading: _Reading, name: str, wanted: Any, resource: Resource
     try:
         factory = read_factory(resource, reading.local)
     except WorkflowValidationError as error:
-        where = f" at {error.where}" if error.where else ""
-        reading.fault(f"takes {name!r}, but {error.problem}{where}", str(error.cure), "resource")
+        reading.fault(f"takes {name!r}, but {error.problem}", str(error.cure), "resource")
         return
     except (NameError, AttributeError) as error:
         reading.postpone(f"the signature of the resource factory {resource.name}", error)
@@ -377,7 +377,7 @@ def _meant(annotation: Any, *, name: str | None = None) -> str | None:
         return f"write list[{' | '.join(map(_text, dict.fromkeys(every)))}]" if _all_events(every) else None
     if isinstance(annotation, typing.TypeVar):
         return "name the event classes, A | B: the wiring is read before any event is there"
-    if isinstance(annotation, Event):
+    if isinstance(annotation, Event) or getattr(type(annotation), "__flowkit_workflow__", False):
         return f"write the class, {type(annotation).__name__}"
     if isinstance(annotation, Resource) or annotation is Resource:
         return f"write {name}: Annotated[T, Resource(factory)]"
@@ -390,7 +390,7 @@ def _meant(annotation: Any, *, name: str | None = None) -> str | None:
         return f"write list[{' | '.join(map(_text, events))}]" if events else None
     if isinstance(origin, type) and issubclass(origin, collections.abc.Awaitable) and arguments:
         return f"write what awaiting it gives, {_text(arguments[-1])}"
-    if isinstance(annotation, type) and annotation.__module__ != "builtins" and name is not None:
+    if isinstance(annotation, type) and annotation.__module__ not in ("builtins", "typing") and name is not None:
         injected = f"{name}: Annotated[{_text(annotation)}, Resource(factory)]"
         return f"derive {_text(annotation)} from Event if it is one, or inject it: {injected}"
     return None

@@ -6,11 +6,11 @@ values themselves, not copies; a value that is changed in place is not journalle
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
-from flowkit.errors import StateError, UnknownKey
+from flowkit.errors import StateError, UnknownKey, shown
 
 __all__ = ["State"]
 
@@ -35,34 +35,38 @@ class State:
             UnknownKey: there is none, and no default was given.
         """
         value = self.root
-        for step in path:
+        for depth, step in enumerate(path):
             try:
                 value = value[step] if isinstance(value, Mapping) else getattr(value, step)
-            except (KeyError, AttributeError):
+            except (KeyError, AttributeError, TypeError):
+                _check_key(step)
                 if default is not _REQUIRED:
                     return default
-                raise UnknownKey(".".join(path), _names(value)) from None
+                raise UnknownKey(".".join(path), [".".join((*path[:depth], name)) for name in _fields(value)]) from None
         return value
 
     def check(self, path: Path) -> None:
         """Refuse a write that `write` could not carry out.
 
         Raises:
-            StateError: the typed state, or an object in it, has no such field.
+            StateError: a key is no text, or the typed state, or an object in it, has no such field.
         """
-        value = self.root
         for step in path:
+            _check_key(step)
+        value = self.root
+        for depth, step in enumerate(path):
             if isinstance(value, Mapping):
                 if step not in value:
                     return
                 value = value[step]
-            elif hasattr(value, step):
+            elif step in _fields(value) or isinstance(getattr(type(value), step, None), property):
                 value = getattr(value, step)
             else:
-                names = ", ".join(_names(value)) or "no fields"
+                where = repr(".".join(path[:depth])) if depth else "the state"
+                names = ", ".join(_fields(value))
                 raise StateError(
-                    f"the state has no {'.'.join(path)!r}: {type(value).__name__} has {names}; declare the field, or use "
-                    "one of these."
+                    f"the state has no {'.'.join(path)!r}, {where} is of type {type(value).__name__}",
+                    f"declare the field, it has {names}" if names else f"set {where} as a whole",
                 )
 
     def write(self, path: Path, value: Any) -> None:
@@ -70,25 +74,47 @@ class State:
         self.root = _assign(self.root, path, value)
 
     def draft(self) -> Any:
-        """A deep copy to edit."""
-        return copy.deepcopy(self.root)
+        """A deep copy to edit.
+
+        Raises:
+            StateError: something in the state can't be copied.
+        """
+        try:
+            return copy.deepcopy(self.root)
+        except Exception as error:
+            held = next((f"{name!r} holds {shown(one)}" for name, one in _fields(self.root).items() if _stays(one)), "")
+            raise StateError(
+                f"the state can't be copied for editing, {held} ({type(error).__name__}: {error})",
+                "let a Resource hold what can't be copied",
+            ) from error
 
     def changes(self, draft: Any) -> list[tuple[Path, Any]]:
-        """The writes that turn this state into ``draft``: one for each top-level field that differs."""
-        if isinstance(self.root, dict):
-            if set(self.root) - set(draft):
-                return [((), draft)]
-            fields: list[str] = list(draft)
-        else:
-            fields = _names(draft)
-        return [
-            ((name,), self_value)
-            for name in fields
-            if not _same(self.read((name,), _REQUIRED_OR_ABSENT), self_value := State(root=draft).read((name,)))
-        ]
+        """The writes that turn this state into ``draft``: one for each top-level field that differs.
+
+        Raises:
+            StateError: one of them can't be carried out.
+        """
+        old, new = _fields(self.root), _fields(draft)
+        if old.keys() - new.keys():
+            return [((), draft)]  # writes of single keys can't delete one
+        changed = {name: value for name, value in new.items() if name not in old or not _same(old[name], value)}
+        for name in changed:
+            self.check((name,))
+        return [((name,), value) for name, value in changed.items()]
 
 
-_REQUIRED_OR_ABSENT: Any = object()
+def _check_key(key: Any) -> None:
+    if not (isinstance(key, str) and key):
+        raise StateError(f"a key of the state is a text, but got {shown(key)}", "write str(…)")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """What an object holds, by name."""
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, Any]", value))
+    declared = attrs.fields(type(value)) if attrs.has(type(value)) else ()
+    held = {field.name: getattr(value, field.name) for field in declared if hasattr(value, field.name)}
+    return held if declared else dict(getattr(value, "__dict__", {}))
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -100,27 +126,29 @@ def _same(old: Any, new: Any) -> bool:
         return False
 
 
+def _stays(value: Any) -> bool:
+    try:
+        copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - that is the question
+        return True
+    return False
+
+
 def _assign(container: Any, path: Path, value: Any) -> Any:
     if not path:
         return value
     name, rest = path[0], path[1:]
     if isinstance(container, dict):
-        container[name] = _assign(container.get(name, {}), rest, value) if rest else value
-        return container
+        held = cast("dict[str, Any]", container)
+        held[name] = _assign(held.get(name, {}), rest, value) if rest else value
+        return held
     inner = _assign(getattr(container, name), rest, value) if rest else value
     try:
         setattr(container, name, inner)
     except attrs.exceptions.FrozenInstanceError:
-        return attrs.evolve(container, **{name: inner})
+        field = attrs.fields_dict(type(container))[name]
+        return attrs.evolve(container, **{field.alias or name: inner})
     return container
-
-
-def _names(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return [str(key) for key in value]
-    if attrs.has(type(value)):
-        return [field.name for field in attrs.fields(type(value))]
-    return list(getattr(value, "__dict__", ()))
 
 
 def _initial(kind: type[Any]) -> Any:
@@ -128,6 +156,6 @@ def _initial(kind: type[Any]) -> Any:
         return kind()
     except TypeError as error:
         raise StateError(
-            f"{kind.__name__} can't be the state of a new run: {error}; give every field a default, or pass "
-            f"run(ctx=Context(workflow, state={kind.__name__}(…)))."
+            f"{kind.__name__} can't be the state of a new run ({error})",
+            f"give every field a default, or begin with one: run(ctx=Context(workflow, state={kind.__name__}(…)))",
         ) from error

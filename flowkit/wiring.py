@@ -1,10 +1,11 @@
 """Checking a plan's wiring: every fault it has, each with its place and its cure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from flowkit.errors import WorkflowValidationError
+from flowkit.errors import WorkflowValidationError, did_you_mean
 from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from flowkit.plan import Plan
+from flowkit.resource import Factory
 from flowkit.steps import StepSpec
 
 __all__ = ["faults"]
@@ -18,8 +19,11 @@ def faults(plan: Plan, *, driven_outside: bool = False) -> list[WorkflowValidati
     return [
         *_ends(plan),
         *_events(plan, driven_outside),
+        *_erased(plan),
         *_paths(plan, driven_outside),
-        *_names(plan),
+        *_catchers(plan),
+        *_state(plan),
+        *_starts_of_resources(plan),
     ]
 
 
@@ -29,7 +33,7 @@ def _fault(plan: Plan, spec: StepSpec | None, problem: str, cure: str, kind: str
         cure=cure,
         workflow=plan.name,
         step=spec.name if spec else None,
-        where=spec.where if spec else None,
+        where=spec.where if spec else plan.where,
         kind=kind,
     )
 
@@ -45,8 +49,8 @@ def _ends(plan: Plan) -> Iterator[WorkflowValidationError]:
     if not plan.start_types:
         yield _fault(plan, None, "has no start", "let one step take a StartEvent (or a subclass of it)", "no-start")
     elif len(plan.start_types) > 1:
-        names = ", ".join(kind.__name__ for kind in plan.start_types)
-        yield _fault(plan, None, f"has several start events, {names}", "keep one: run() builds it", "several-starts")
+        problem = f"has several start events, {_with_places(plan, plan.start_types, taken=True)}"
+        yield _fault(plan, None, problem, "keep one, for run() can build only one", "several-starts")
     if not plan.stop_types:
         yield _fault(
             plan,
@@ -56,20 +60,16 @@ def _ends(plan: Plan) -> Iterator[WorkflowValidationError]:
             "no-stop",
         )
     elif len(plan.stop_types) > 1:
-        names = ", ".join(sorted(kind.__name__ for kind in plan.stop_types))
-        yield _fault(
-            plan, None, f"has several stop events, {names}", "keep one: it is the result's type", "several-stops"
-        )
-    for spec in plan.steps:
-        for kind in spec.accepts:
-            if issubclass(kind, StopEvent):
-                yield _fault(
-                    plan,
-                    spec,
-                    f"takes {kind.__name__}, but a StopEvent ends the run and no step sees it",
-                    "take another event, and return the StopEvent from here",
-                    "takes-stop",
-                )
+        problem = f"has several stop events, {_with_places(plan, plan.stop_types, taken=False)}"
+        yield _fault(plan, None, problem, "keep one, for it is the result's type", "several-stops")
+
+
+def _with_places(plan: Plan, kinds: Iterable[type[Event]], *, taken: bool) -> str:
+    found: list[str] = []
+    for kind in kinds:
+        steps = [spec.name for spec in plan.steps if kind in (spec.accepts if taken else _made(spec))]
+        found.append(f"{kind.__name__} ({'taken' if taken else 'returned'} by {', '.join(steps)})")
+    return " and ".join(found)
 
 
 def _events(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationError]:
@@ -86,8 +86,8 @@ def _events(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationErro
                     plan,
                     spec,
                     f"takes {kind.__name__}, but no step returns it",
-                    f"return it from a step, name it in the return annotation of the step that sends it, or say "
-                    f'Workflow(stalled="wait") if it comes from outside{_near(kind, produced)}',
+                    "return it from a step, or name it in the return annotation of the step that sends it; if it comes "
+                    f'from outside, say Workflow(stalled="wait"){_near(kind, produced)}',
                     "never-produced",
                 )
     for spec in plan.steps:
@@ -108,7 +108,24 @@ def _events(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationErro
 
 def _near(kind: type, others: set[type[Event]]) -> str:
     same = [other for other in others if other is not kind and other.__name__ == kind.__name__]
-    return f" (there is another class of that name in {same[0].__module__})" if same else ""
+    return f" (another class is called {kind.__name__}, in {same[0].__module__})" if same else ""
+
+
+def _erased(plan: Plan) -> Iterator[WorkflowValidationError]:
+    """A generic event class taken with different arguments: at run time an event doesn't know its own."""
+    said: dict[type[Event], StepSpec] = {}
+    for spec in plan.steps:
+        for kind, text in spec.erased.items():
+            first = said.setdefault(kind, spec)
+            if first.erased[kind] != text:
+                yield _fault(
+                    plan,
+                    spec,
+                    f"takes {text}, and {first.name!r} takes {first.erased[kind]}, but an event knows only that it is "
+                    f"a {kind.__name__}, so both would get each one",
+                    f"make classes of them, `class Mine({text}): ...`, and take these",
+                    "erased",
+                )
 
 
 def _paths(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationError]:
@@ -126,9 +143,15 @@ def _paths(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationError
     enders = [spec.name for spec in plan.steps if any(issubclass(kind, StopEvent) for kind in _made(spec))]
     ending = _closure(enders, before)
     for spec in plan.steps:
-        # What is reported already isn't once more: a step whose events nobody makes, one whose events nobody takes.
-        made_for = spec.options.catches or any(before[spec.name])
-        if spec.name not in reached and plan.start_types and not driven_outside and made_for:
+        # A step that takes what nobody makes has been reported for that, and a @catch_error step stands or falls with
+        # those it covers.
+        if (
+            plan.start_types
+            and not driven_outside
+            and spec.name not in reached
+            and before[spec.name]
+            and not spec.options.catches
+        ):
             yield _fault(
                 plan,
                 spec,
@@ -136,12 +159,12 @@ def _paths(plan: Plan, driven_outside: bool) -> Iterator[WorkflowValidationError
                 "let a step that is reached return what it takes, or remove it",
                 "unreachable",
             )
-        taken = bool(_made(spec)) and all(plan.takers(kind) for kind in _made(spec))
-        if spec.name not in ending and plan.stop_types and taken and not _asks(spec):
+        made = _made(spec)
+        if plan.stop_types and spec.name not in ending and made and not _asks(spec) and all(map(plan.takers, made)):
             yield _fault(
                 plan,
                 spec,
-                "leads to no end: no StopEvent can be reached from it",
+                "leads to no end",
                 "return a StopEvent on some path from here",
                 "no-end",
             )
@@ -175,42 +198,47 @@ def _closure(start: list[str], edges: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def _names(plan: Plan) -> Iterator[WorkflowValidationError]:
-    names = {spec.name for spec in plan.steps}
+def _catchers(plan: Plan) -> Iterator[WorkflowValidationError]:
+    """``@catch_error`` steps whose ``for_steps`` don't fit the workflow, or each other."""
     handlers = {spec.name for spec in plan.steps if spec.options.catches}
+    others = [spec.name for spec in plan.steps if not spec.options.catches]
     owner: dict[str, str] = {}
     wildcards = [spec for spec in plan.steps if spec.options.catches and spec.options.for_steps is None]
     for spec in wildcards[1:]:
-        yield _fault(
-            plan,
-            spec,
-            f"catches every step's error, but {wildcards[0].name!r} does so already",
-            "name the steps in for_steps=[…] in one of them",
-            "catch-error",
-        )
+        problem = f"catches every step's error, but {wildcards[0].name!r} does so already"
+        yield _fault(plan, spec, problem, "name the steps in for_steps=[…] in one of them", "catch-error")
     for spec in plan.steps:
         for name in spec.options.for_steps or ():
-            if name not in names:
-                known = ", ".join(sorted(names - handlers))
-                yield _fault(
-                    plan, spec, f"names a step {name!r} that doesn't exist", f"the steps are {known}", "catch-error"
-                )
-            elif name in handlers:
-                yield _fault(
-                    plan,
-                    spec,
-                    f"covers {name!r}, itself a @catch_error step",
-                    "take it out of for_steps",
-                    "catch-error",
-                )
-            elif name in owner:
-                yield _fault(
-                    plan, spec, f"covers {name!r}, but {owner[name]!r} does so already", "keep one", "catch-error"
-                )
-            owner.setdefault(name, spec.name)
+            known = did_you_mean(name, others) or f"it has {', '.join(others)}"
+            if name in handlers:
+                problem, cure = f"covers {name!r}, itself a @catch_error step", "take it out of for_steps"
+            elif name not in others:
+                problem, cure = f"covers {name!r}, but {plan.name} has no such step", known
+            elif owner.setdefault(name, spec.name) != spec.name:
+                problem, cure = f"covers {name!r}, but {owner[name]!r} does so already", "keep one"
+            else:
+                continue
+            yield _fault(plan, spec, problem, cure, "catch-error")
+
+
+def _state(plan: Plan) -> Iterator[WorkflowValidationError]:
     kinds = {spec.state_type: spec for spec in plan.steps if spec.state_type is not None}
     if len(kinds) > 1:
         listed = ", ".join(f"{kind.__name__} in {spec.name}" for kind, spec in kinds.items())
-        yield _fault(
-            plan, None, f"has several types of state: {listed}", "annotate Context with one of them everywhere", "state"
-        )
+        cure = "annotate Context with one of them everywhere"
+        yield _fault(plan, None, f"has several types of state: {listed}", cure, "state")
+
+
+def _starts_of_resources(plan: Plan) -> Iterator[WorkflowValidationError]:
+    """Resource factories that ask for another start event than the one the workflow starts with."""
+    for spec in plan.steps:
+        todo = [factory for _, factory in spec.resources.values()]
+        while todo:
+            factory = todo.pop()
+            for need in factory.parameters.values():
+                if isinstance(need, Factory):
+                    todo.append(need)
+                elif isinstance(need, type) and plan.start_types and not issubclass(plan.start_type, need):
+                    problem = f"takes a resource whose factory {factory.resource.name} needs a {need.__name__}"
+                    cure = f"{plan.name} starts with a {plan.start_type.__name__}: let the factory take that"
+                    yield _fault(plan, spec, problem, cure, "resource-start")

@@ -25,8 +25,9 @@ from flowkit.errors import (
     InvalidWorkflow,
     NoEventLoop,
     StateError,
-    WorkflowRuntimeError,
     WorkflowValidationError,
+    WrongCall,
+    shown,
 )
 from flowkit.events import Event
 from flowkit.facts import Command, Fact
@@ -161,7 +162,7 @@ class Workflow:
         """
         for name, child in children.items():
             if not isinstance(child, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise _bad_option(self, f"{name}={child!r} in add_workflows", "a workflow instance")
+                raise _bad_option(self, f"{name}={shown(child)} in add_workflows", "a workflow instance")
             _record(self).children[name] = child
 
     def validate(self) -> None:
@@ -233,7 +234,7 @@ class Workflow:
             EventError: the fields don't make a start event.
             ContextInUse: the context drives another run.
             NoEventLoop: no event loop is running.
-            WorkflowRuntimeError: both ``start_event`` and fields were given, or it is of the wrong type.
+            WrongCall: an argument is of the wrong type, or some don't go together.
         """
         return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None)
 
@@ -259,20 +260,22 @@ class Workflow:
         loop = backend.current()
         if loop is None:
             raise NoEventLoop(plan.name)
+        call = f"{plan.name}.run()"
+        if run_id is not None and not isinstance(run_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WrongCall(call, f"takes a text as run_id, but got {shown(run_id)}", "write str(…)")
         machine: Machine | None = None
         if ctx is not None:
-            ctx_run = ctx._run  # pyright: ignore[reportPrivateUsage] - contexts and workflows are one unit
-            if ctx_run is not None and not cast(Run, ctx_run).settled:
-                raise ContextInUse(plan.name)
-            machine, ctx._resume = ctx._resume, None  # pyright: ignore[reportPrivateUsage]
+            self._check_context(ctx, plan, call)
+            machine = ctx._resume  # pyright: ignore[reportPrivateUsage] - contexts and workflows are one unit
         resumed = machine is not None
         if machine is None:
             state = State(plan.state_type) if ctx is None else ctx._state  # pyright: ignore[reportPrivateUsage]
             machine = Machine(plan, state, stepwise=stepwise, patient=settings.patient)
         elif start_event is not None or fields:
-            raise WorkflowRuntimeError(
-                f"{plan.name}.run(ctx=…): this context goes on with an unfinished run, which has had its start event; "
-                "leave the other arguments out."
+            raise WrongCall(
+                call,
+                "got a context that goes on with an unfinished run, which has had its start event",
+                "leave the other arguments out",
             )
         start = None if resumed else _start_event(plan, start_event, fields)
         parent: tuple[Run, str] | None = self.__dict__.get("_flowkit_parent")
@@ -290,9 +293,32 @@ class Workflow:
         )
         run.deadline = anyio.current_effective_deadline()
         if ctx is not None:
+            ctx._resume = None  # pyright: ignore[reportPrivateUsage]
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
             ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
         return Handler(run, start, ctx, loop, record.gate, self)
+
+    def _check_context(self, ctx: Context[Any], plan: Plan, call: str) -> None:
+        if not isinstance(ctx, Context):  # pyright: ignore[reportUnnecessaryIsInstance]
+            cure = "make one, Context(workflow)"
+            if isinstance(ctx, Event):
+                cure = "give the event by name, run(start_event=…)"
+            elif isinstance(ctx, Handler):
+                cure = "give its context, run(ctx=handler.ctx)"
+            raise WrongCall(call, f"takes a Context as ctx, but got {shown(ctx)}", cure)
+        run, state, owner = ctx._run, ctx._state, ctx._workflow  # pyright: ignore[reportPrivateUsage]
+        if run is not None and not cast(Run, run).settled:
+            raise ContextInUse(plan.name)
+        resume = ctx._resume  # pyright: ignore[reportPrivateUsage]
+        if resume is not None and cast(Machine, resume).plan is not plan and type(owner) is not type(self):
+            other = type(owner).__name__
+            raise WrongCall(call, f"got the context of an unfinished run of {other}", f"run it with a {other}")
+        if state.kind is not plan.state_type:
+            has = "a dictionary" if state.kind is None else f"a {state.kind.__name__}"
+            wants = "a dictionary" if plan.state_type is None else f"a {plan.state_type.__name__}"
+            raise WrongCall(
+                call, f"got a context whose state is {has}, but its steps take {wants}", "make one of its own"
+            )
 
     def _owner(self, record: "_Record") -> "_Owner":
         owner = record.owner
@@ -357,7 +383,10 @@ class Workflow:
         kind = self._plan().state_type
         if state is not None and not isinstance(state, kind or dict):
             wanted = "a dict, as no step declares Context[…]" if kind is None else kind.__name__
-            raise StateError(f"the state of {type(self).__name__} is {wanted}, but got {state!r}.")
+            raise StateError(
+                f"the state of {type(self).__name__} is {wanted}, but got {shown(state)}",
+                "give Context(workflow, state=…) one",
+            )
         return State(kind, state)
 
     def dump_state(self, state: State) -> dict[str, Any]:
@@ -391,8 +420,10 @@ class _Owner:
     def child_for(self, name: str, kind: type[Any], run: Run, step: str) -> Any:
         child = _child(_record(self.workflow), name, kind)
         if child is None:
-            raise WorkflowRuntimeError(
-                f"step {step!r} takes {name!r}, a {kind.__name__}, but none was added: call add_workflows({name}=…)."
+            raise WrongCall(
+                f"step {step!r}",
+                f"takes {name!r}, a {kind.__name__}, but none was added",
+                f"call add_workflows({name}=…)",
             )
         # A copy that knows its parent and shares everything else: one child may run in several parents at once.
         bound = copy.copy(child)
@@ -467,15 +498,16 @@ def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any]) -> Eve
         try:
             return kind(**fields)
         except EventError as error:
-            raise EventError(f"{plan.name}.run(): {error.message}", event=error.event, field=error.field) from None
+            cure = (error.cure or "").replace(f"{kind.__name__}(", "run(")
+            problem = f"{plan.name}.run(): {error.problem}"
+            raise EventError(problem, cure=cure, event=error.event, field=error.field) from None
+    call = f"{plan.name}.run()"
     if fields:
-        names = ", ".join(fields)
-        raise WorkflowRuntimeError(
-            f"{plan.name}.run() got start_event and the fields {names}: put them into the event, "
-            f"start_event={kind.__name__}(…)."
-        )
+        cure = f"put them into the event, start_event={kind.__name__}(…)"
+        raise WrongCall(call, f"got start_event and the fields {', '.join(fields)}", cure)
     if not isinstance(given, kind):
-        raise WorkflowRuntimeError(f"{plan.name}.run() takes a {kind.__name__} as start_event, but got {given!r}.")
+        cure = f"build one, {kind.__name__}(…), or give its fields to run()"
+        raise WrongCall(call, f"takes a {kind.__name__} as start_event, but got {shown(given)}", cure)
     return given
 
 

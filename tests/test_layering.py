@@ -40,6 +40,9 @@ LAYERS = {
         machine
     """,
     "keeping": """
+        leaves
+        containers
+        forms
         serialization
         snapshot
         journal

@@ -310,7 +310,7 @@ def with_extra(value: Any, **extra: Any) -> Any:
 
 def called(value: Any, name: str) -> Any:
     """With what a cached property, or a cached hash, left in it."""
-    getattr(value, name)()if callable(getattr(value, name)) else getattr(value, name)
+    getattr(value, name)() if callable(getattr(value, name)) else getattr(value, name)
     return value
 
 
@@ -346,7 +346,14 @@ EXACT: dict[str, Any] = {
     "deque": [deque([1, (2,)]), deque([1, 2], 2), deque((), 0), deque(maxlen=3)],
     "range and slice": [range(3), range(5, 1, -2), range(0, 10**30, 7), slice(None), slice(1, (2,), "x")],
     "dates": [date.min, date.max, date(2024, 2, 29)],
-    "times": [time.min, time.max, time(1, 2, 3, 4), time(2, 30, fold=1), time(1, tzinfo=timezone.utc), time(1, tzinfo=PARIS)],
+    "times": [
+        time.min,
+        time.max,
+        time(1, 2, 3, 4),
+        time(2, 30, fold=1),
+        time(1, tzinfo=timezone.utc),
+        time(1, tzinfo=PARIS),
+    ],
     "datetimes": [
         *(datetime.min, datetime.max, datetime(2024, 1, 1), datetime(2024, 1, 1, 12, 30, 1, 5)),
         datetime(2024, 10, 27, 2, 30, tzinfo=PARIS),
@@ -367,7 +374,12 @@ EXACT: dict[str, Any] = {
     ],
     "fractions": [Fraction(1, 3), Fraction(-7), Fraction(2**60_000, 3)],
     "complex": [1j, complex(-0.0, 0.0), complex(math.inf, NAN), complex(0.0, -0.0)],
-    "uuid": [UUID(int=0), uuid5(UUID(int=1), "x"), UUID(int=5, is_safe=SafeUUID.safe), UUID(int=5, is_safe=SafeUUID.unsafe)],
+    "uuid": [
+        UUID(int=0),
+        uuid5(UUID(int=1), "x"),
+        UUID(int=5, is_safe=SafeUUID.safe),
+        UUID(int=5, is_safe=SafeUUID.unsafe),
+    ],
     "paths": [
         *(Path("a/b"), Path(), Path("/"), Path("../x y"), PurePosixPath("//a/b"), PurePosixPath("C:\\x")),
         *(PureWindowsPath("C:\\x"), PureWindowsPath("//server/share/x"), Path("bad\udcff")),
@@ -377,7 +389,12 @@ EXACT: dict[str, Any] = {
     "classes": [int, str, type(None), datetime, Fetch, StopEvent, Color, ValueError, Box, object, bool, PurePosixPath],
     "named tuples": [Spot(1), Spot(NAN, "there"), [Spot(1, (2,))], with_extra(NamedSpot(1.0), note=(1,))],  # type: ignore[arg-type]
     "dataclass": [Slotted(1), Slotted((1, {2}), Slotted(3)), Box(Box((1,))), Box[int]("no int")],  # type: ignore[arg-type]
-    "unset fields": [Plain(1), with_extra(Plain(2), late=(3,), note={4}), unset(Plain(), "a"), unset(Slotted(1, 2), "a")],
+    "unset fields": [
+        Plain(1),
+        with_extra(Plain(2), late=(3,), note={4}),
+        unset(Plain(), "a"),
+        unset(Slotted(1, 2), "a"),
+    ],
     "attrs": [Loose((1,)), Loose[str](b"no str"), Picky(5)],  # type: ignore[arg-type]
     "cached hash": [Hashed("x"), called(Hashed("y"), "__hash__"), called(HashedSlots("z"), "__hash__")],
     "events": [
@@ -386,21 +403,44 @@ EXACT: dict[str, Any] = {
     ],
     "open events": [
         *(StartEvent(), StartEvent(topic=1, z=(2,), a={3}), StopEvent(), StopEvent(result=(1,)), Event(x=1)),
-        *(StopEvent(result=StopEvent(1), more=2), HumanResponseEvent(response="\ud800"), StartEvent(**{"$a b": 1, "\ud800": 2})),
+        *(
+            StopEvent(result=StopEvent(1), more=2),
+            HumanResponseEvent(response="\ud800"),
+            StartEvent(**{"$a b": 1, "\ud800": 2}),
+        ),
     ],
     "failed event": StepFailedEvent("read", Fetch(1), raised(ValueError("x"), KeyError("y"), "note"), 3, 1.5),
     "exceptions": [
-        *(ValueError(), ValueError("x", (1,), {2}), KeyError("k"), raised(TypeError("t"), OSError(2, "no", "f"), "n1", "n2")),
-        *(OSError(2, "no such file", "here"), OSError(2, "x", "a", None, "b"), OSError("text"), OSError(0, None), OSError(0, None, None)),
+        *(
+            ValueError(),
+            ValueError("x", (1,), {2}),
+            KeyError("k"),
+            raised(TypeError("t"), OSError(2, "no", "f"), "n1", "n2"),
+        ),
+        *(
+            OSError(2, "no such file", "here"),
+            OSError(2, "x", "a", None, "b"),
+            OSError("text"),
+            OSError(0, None),
+            OSError(0, None, None),
+        ),
         *(StopIteration((1,)), SystemExit(3), ImportError("m", name="n", path="p"), NameError("x", name="y")),
         *(SyntaxError("bad", ("f.py", 3, 4, "x = ", 3, 9)), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad byte")),
         *(UnicodeEncodeError("ascii", "é", 0, 1, "no"), UnicodeTranslateError("é", 0, 1, "no"), KeyboardInterrupt()),
-        *(with_extra(ValueError("v"), extra=(1,)), BlockingIOError(11, "later", 5), TimeoutError(), DeprecationWarning("d")),
+        *(
+            with_extra(ValueError("v"), extra=(1,)),
+            BlockingIOError(11, "later", 5),
+            TimeoutError(),
+            DeprecationWarning("d"),
+        ),
     ],
     "exceptions of users": [OwnError(3, hint="h"), AttrsError(4), AttrsError(5, hint=(1,)), DiskError("m", where=(1,))],
     "groups": [
         *(ExceptionGroup("g", [ValueError(1), KeyError(2)]), ExceptionGroup("t", (ValueError(1),))),
-        *(BaseExceptionGroup("b", [KeyboardInterrupt(), ExceptionGroup("in", [OSError(1, "x")])]), BadBatch("b", [OwnError(1, hint="")])),
+        *(
+            BaseExceptionGroup("b", [KeyboardInterrupt(), ExceptionGroup("in", [OSError(1, "x")])]),
+            BadBatch("b", [OwnError(1, hint="")]),
+        ),
     ],
     "errors of flowkit": [
         *(StepFailed("read", Fetch(1), 2, ValueError("x")), UnknownKey("k", ["a"]), WaitTimedOut("s", "E", 5)),
@@ -420,7 +460,9 @@ def test_what_comes_back_is_what_went_in(codec: Codec, value: Any) -> None:
 def builtin_exceptions() -> Iterator[BaseException]:
     for cls in {c for c in vars(builtins).values() if isinstance(c, type) and issubclass(c, BaseException)}:
         if issubclass(cls, BaseExceptionGroup):
-            yield cls("several", [ValueError("x"), KeyboardInterrupt()] if cls is BaseExceptionGroup else [ValueError("x")])
+            yield cls(
+                "several", [ValueError("x"), KeyboardInterrupt()] if cls is BaseExceptionGroup else [ValueError("x")]
+            )
         elif issubclass(cls, UnicodeDecodeError):
             yield cls("ascii", b"x", 0, 1, "why")
         elif issubclass(cls, UnicodeTranslateError):
@@ -624,14 +666,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: [SomeEvent],
         "$[0]: the class test_serialization.SomeEvent isn't registered: write codec.register(SomeEvent).",
     ),
-    "int subclass": (lambda: MyInt(1), "$: test_serialization.MyInt isn't registered: write codec.register(MyInt, unst"),
+    "int subclass": (
+        lambda: MyInt(1),
+        "$: test_serialization.MyInt isn't registered: write codec.register(MyInt, unst",
+    ),
     "str subclass": (lambda: {MyStr("k"): 1}, "$.keys()[0]: test_serialization.MyStr isn't registered: write"),
     "list subclass": (lambda: MyList(), "$: test_serialization.MyList isn't registered: write"),
     "dict subclass": (lambda: MyDict(), "$: test_serialization.MyDict isn't registered: write"),
-    "factory": (
-        lambda: defaultdict(lambda: 1),
-        f"$.default_factory: a function can't be stored: {RESOURCE}",
-    ),
+    "factory": (lambda: defaultdict(lambda: 1), f"$.default_factory: a function can't be stored: {RESOURCE}"),
     "attributes": (
         lambda: with_extra(Counter(), note=1),
         "$: this collections.Counter has attributes of its own: put them in fields beside it.",
@@ -643,10 +685,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "deeper": (lambda: deep(100_000), DEEP),
     "deep dict": (lambda: deep(MAX_DEPTH + 1, lambda inner: {1: inner}), DEEP),
     "zone": (lambda: time(1, tzinfo=UserZone()), "$.tzinfo: test_serialization.UserZone isn't registered: write"),
-    "windows path": (
-        lambda: with_parts(),
-        "$: this path would come back as 'c:y'.",
-    ),
+    "windows path": (lambda: with_parts(), "$: this path would come back as 'c:y'."),
     "two places of one name": (
         lambda: with_extra(OSError(2, "x"), errno=5),
         "$: it has 'errno' twice, once in __dict__: rename one.",
@@ -656,11 +695,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "$: it has 'x' twice, once in __dict__: rename one.",
     ),
     "handmade member": (handmade_member, "$: test_serialization.Color has no member like this one: don't make"),
-    "broken unicode error": (broken_unicode_error, "$: the attributes of this UnicodeDecodeError don't fit each other."),
-    "large fraction": (
-        lambda: Fraction(2**70_000),
-        "$: it is a fraction of more than 65536 bits: round it.",
+    "broken unicode error": (
+        broken_unicode_error,
+        "$: the attributes of this UnicodeDecodeError don't fit each other.",
     ),
+    "large fraction": (lambda: Fraction(2**70_000), "$: it is a fraction of more than 65536 bits: round it."),
     "same hashes": (
         lambda: {(2**61 - 1) * number for number in range(500)},
         "$: 500 keys or members have the same hash: at most 200 may.",
@@ -717,7 +756,9 @@ def test_a_zone_from_a_file_is_refused(codec: Codec, tmp_path: Path) -> None:
     (tmp_path / "zone").write_bytes(b"TZif\0" + b"\0" * 15 + counts + struct.pack(">lbb", 0, 0, 0) + b"UTC\0")
     with (tmp_path / "zone").open("rb") as file:
         zone = ZoneInfo.from_file(file, key="Europe/Paris")
-    with pytest.raises(SerializationError, match=r"^\$\.tzinfo: its time zone was read from a file: use ZoneInfo\(key\)\.$"):
+    with pytest.raises(
+        SerializationError, match=r"^\$\.tzinfo: its time zone was read from a file: use ZoneInfo\(key\)\.$"
+    ):
         codec.encode(datetime(2024, 1, 1, tzinfo=zone))
 
 
@@ -1025,9 +1066,21 @@ def test_a_hook_of_a_base_class_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("unstructure", "structure", "message"),
     [
-        (lambda _: 1 / 0, from_list, "$[0]: the unstructure hook of test_serialization.Plaintext failed with ZeroDivisionError"),
-        (to_list, lambda *_: 1 / 0, "$[0]: the structure hook of test_serialization.Plaintext failed with ZeroDivisionError"),
-        (to_list, lambda *_: "x", "$[0]: the structure hook of test_serialization.Plaintext returned str: return the class."),
+        (
+            lambda _: 1 / 0,
+            from_list,
+            "$[0]: the unstructure hook of test_serialization.Plaintext failed with ZeroDivisionError",
+        ),
+        (
+            to_list,
+            lambda *_: 1 / 0,
+            "$[0]: the structure hook of test_serialization.Plaintext failed with ZeroDivisionError",
+        ),
+        (
+            to_list,
+            lambda *_: "x",
+            "$[0]: the structure hook of test_serialization.Plaintext returned str: return the class.",
+        ),
         (unspeakable, from_list, "$[0]: the unstructure hook of test_serialization.Plaintext failed with Unspeakable."),
         (lambda value: value, from_list, DEEP),
         (lambda _: [1, len], from_list, "$[0][1]: a builtin_function_or_method can't be stored"),
@@ -1086,7 +1139,10 @@ HOSTILE: list[tuple[Any, str]] = [
     ({"$enum": [tag("Right"), True]}, "$: test_serialization.Right has no member True"),
     ({"$enum": [tag("Bits"), 1 << 100_000]}, "$: test_serialization.Bits has no member <int>"),
     ({"$enum": [tag("Color"), "RED", 1]}, "$: $enum can't be read"),
-    ({"$obj": [tag("Slotted"), {"a": 1}]}, "$: the fields of test_serialization.Slotted aren't those that were written ('b' is missing): read"),
+    (
+        {"$obj": [tag("Slotted"), {"a": 1}]},
+        "$: the fields of test_serialization.Slotted aren't those that were written ('b' is missing): read",
+    ),
     ({"$obj": [tag("Slotted"), {"a": 1, "b": 2, "c": 3}]}, "('c' is unknown)"),
     ({"$obj": [tag("Slotted"), {"a": 1, "b": 2}, {"c": 3}]}, "it has no place for 'c'"),
     ({"$obj": [tag("Slotted"), {"a": 1, "b": 2}, {"a": 3}]}, "$: $obj can't be read"),
@@ -1101,7 +1157,15 @@ HOSTILE: list[tuple[Any, str]] = [
     ({"$obj": ["ValueError", {"args": {"$tuple": []}}, {"__traceback__": 1}]}, None),  # type: ignore[list-item]
     ({"$obj": ["ExceptionGroup", {"message": "m", "exceptions": []}]}, "$: $obj can't be read, ValueError"),
     ({"$obj": ["ExceptionGroup", {"message": "m", "exceptions": [1]}]}, "$: $obj can't be read, ValueError"),
-    ({"$obj": ["BaseExceptionGroup", {"message": "m", "exceptions": [{"$obj": ["ValueError", {"args": {"$tuple": []}}]}]}]}, "fit its class"),
+    (
+        {
+            "$obj": [
+                "BaseExceptionGroup",
+                {"message": "m", "exceptions": [{"$obj": ["ValueError", {"args": {"$tuple": []}}]}]},
+            ]
+        },
+        "fit its class",
+    ),
     (
         {"$obj": ["UnicodeDecodeError", {"args": {"$tuple": []}}, {"object": 5, "start": 0, "end": 1}]},
         "the attributes of this UnicodeDecodeError don't fit each other",
@@ -1223,7 +1287,9 @@ def test_a_class_that_has_changed_is_refused(codec: Codec) -> None:
 
     later = Codec()
     later.register(Changed, tag=tag("Fetch"))
-    with pytest.raises(SerializationError, match=r"\('retries' is missing, 'tries' is unknown\): read it with the class as"):
+    with pytest.raises(
+        SerializationError, match=r"\('retries' is missing, 'tries' is unknown\): read it with the class as"
+    ):
         later.loads(written)
 
 
@@ -1319,8 +1385,12 @@ def test_round_trip(value: Any) -> None:
     assert same(round_trip(CODEC, value), value)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text().filter(lambda key: key[:1] != "$"), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text().filter(lambda key: key[:1] != "$"), inner),
+    )
+)
 def test_json_stands_for_itself(value: Any) -> None:
     assert same(CODEC.encode(value), value)
 
@@ -1355,7 +1425,9 @@ def test_damaged_bytes_give_one_kind_of_error(value: Any, data: st.DataObject) -
             case "cut":
                 del written[place : place + data.draw(st.integers(1, 10))]
             case "insert":
-                written[place:place] = data.draw(st.binary(max_size=3) | st.sampled_from([b"$", b"[", b'{"$', b"null", b"9"]))
+                written[place:place] = data.draw(
+                    st.binary(max_size=3) | st.sampled_from([b"$", b"[", b'{"$', b"null", b"9"])
+                )
             case "replace":
                 written[place : place + 1] = data.draw(st.sampled_from([b"-", b"0", b"e", b'"', b",", b"]", b"x"]))
             case _:
@@ -1364,14 +1436,42 @@ def test_damaged_bytes_give_one_kind_of_error(value: Any, data: st.DataObject) -
 
 
 known_keys = st.sampled_from(
-    ["$obj", "$enum", "$hook", "$type", "$tuple", "$set", "$frozenset", "$dict", "$OrderedDict", "$Counter", "$defaultdict"]
-    + ["$deque", "$slice", "$datetime", "$time", "$int", "$float", "$str", "$bytes", "$bytearray", "$complex", "$Decimal"]
+    [
+        "$obj",
+        "$enum",
+        "$hook",
+        "$type",
+        "$tuple",
+        "$set",
+        "$frozenset",
+        "$dict",
+        "$OrderedDict",
+        "$Counter",
+        "$defaultdict",
+    ]
+    + [
+        "$deque",
+        "$slice",
+        "$datetime",
+        "$time",
+        "$int",
+        "$float",
+        "$str",
+        "$bytes",
+        "$bytearray",
+        "$complex",
+        "$Decimal",
+    ]
     + ["$Fraction", "$range", "$UUID", "$date", "$timedelta", "$timezone", "$ZoneInfo", "$PosixPath", "$WindowsPath"]
     + ["$PurePosixPath", "$PureWindowsPath", "$unset", "$", "a"]
 )
 tags = st.sampled_from(sorted(CODEC._classes))
 strings = st.one_of(
-    *(tags, st.text(), st.sampled_from(["RED", "2024-01-01", "2024-01-01T00:00:00", "1/2", "1:2:3", "0x1", "nan", "1.5", "0"])),
+    *(
+        tags,
+        st.text(),
+        st.sampled_from(["RED", "2024-01-01", "2024-01-01T00:00:00", "1/2", "1:2:3", "0x1", "nan", "1.5", "0"]),
+    ),
     st.binary().map(lambda data: base64.b64encode(data).decode()),
 )
 json_values = st.recursive(
@@ -1380,7 +1480,9 @@ json_values = st.recursive(
         st.lists(inner, max_size=4),
         st.dictionaries(known_keys | strings, inner, max_size=3),
         st.builds(lambda key, given: {key: given}, known_keys, inner | st.lists(inner, max_size=3)),
-        st.builds(lambda name, *given: {"$obj": [name, *given]}, tags, st.dictionaries(strings, inner, max_size=3), inner),
+        st.builds(
+            lambda name, *given: {"$obj": [name, *given]}, tags, st.dictionaries(strings, inner, max_size=3), inner
+        ),
         st.builds(lambda name, member: {"$enum": [name, member]}, tags, inner),
         st.builds(
             lambda cls, fields, others: {"$obj": [tag(cls.__name__), fields(cls), *others]},
@@ -1395,8 +1497,12 @@ json_values = st.recursive(
             st.sampled_from(sorted(c.__name__ for c in map(type, builtin_exceptions()))),
             st.lists(inner, max_size=3),
             st.dictionaries(
-                st.sampled_from(["errno", "filename", "object", "start", "end", "reason", "encoding", "__cause__", "value", "name"])
-                | st.sampled_from(["msg", "lineno", "text", "offset", "characters_written", "__notes__", "args", "__dict__"]),
+                st.sampled_from(
+                    ["errno", "filename", "object", "start", "end", "reason", "encoding", "__cause__", "value", "name"]
+                )
+                | st.sampled_from(
+                    ["msg", "lineno", "text", "offset", "characters_written", "__notes__", "args", "__dict__"]
+                ),
                 inner,
                 max_size=4,
             ),
