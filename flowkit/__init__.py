@@ -11,7 +11,8 @@ Where everything lives, innermost first; imports only ever point upwards in this
     serialization, snapshot, journal
     backend, stream, resource_pool,           running: a task group around each machine, and the handle its caller holds
     resource_host, narrator, performer,
-    runner, handler, workflow, checkpointer
+    requests, runner, handler, workflow,
+    checkpointer
     examples                                  programs to read and to run
 
 To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py.

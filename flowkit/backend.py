@@ -29,13 +29,17 @@ class Backend(Protocol):
     """What a run needs of the event loop it lives in."""
 
     name: str
+    loop: Any  # the loop itself, to tell it from others; can be referred to weakly
 
     def clock(self) -> Callable[[], float]:
         """The loop's monotonic clock, in seconds."""
         ...
 
-    def supervise(self, start: Start, name: str) -> None:
-        """Run ``start`` as a task of the loop, from its next turn on, with the context variables there are now."""
+    def supervise(self, start: Start, name: str, lost: Callable[[], None]) -> None:
+        """Run ``start`` as a task of the loop, from its next turn on, with the context variables there are now.
+
+        ``lost`` is called where the task was cancelled: perhaps before it began, and then nothing of ``start`` ran.
+        """
         ...
 
     def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
@@ -85,32 +89,50 @@ def escaped_cancellation(error: BaseException) -> bool:
     return task is None or not task.cancelling()
 
 
+def watch_this_task() -> Callable[[], bool]:
+    """Whether this task has been cancelled since: to be asked from another task.
+
+    asyncio's own ``Task.cancel()`` heeds no shield, and at the end of a loop it hits every task at once. One that must
+    outlast this one asks whether it was only hit along with it. trio has nothing of the kind.
+    """
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return bool
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    return lambda: task is not None and task.cancelling() > before
+
+
 # --------------------------------------------------------------------------------------------------------- asyncio
 
 _strong: set["asyncio.Task[None]"] = set()
 
 
 class _Asyncio:
-    __slots__ = ("_loop",)
+    __slots__ = ("loop",)
     name = "asyncio"
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
 
     def clock(self) -> Callable[[], float]:
-        return self._loop.time
+        return self.loop.time
 
-    def supervise(self, start: Start, name: str) -> None:
-        task = self._loop.create_task(start(), name=name)
+    def supervise(self, start: Start, name: str, lost: Callable[[], None]) -> None:
+        def ended(task: "asyncio.Task[None]") -> None:
+            _strong.discard(task)
+            if task.cancelled():
+                lost()
+
+        task = self.loop.create_task(start(), name=name)
         _strong.add(task)
-        task.add_done_callback(_strong.discard)
+        task.add_done_callback(ended)
 
     def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
-        return self._loop.call_soon(call, *args).cancel
+        return self.loop.call_soon(call, *args).cancel
 
     def from_anywhere(self, call: Callable[[], None]) -> bool:
         try:
-            self._loop.call_soon_threadsafe(call)
+            self.loop.call_soon_threadsafe(call)
         except RuntimeError:  # the loop is closed
             return False
         return True
@@ -144,10 +166,13 @@ class _Supervisor:
             self._early.clear()
             while True:
                 calls, self._calls = self._calls, []
+                postponed = None
                 for postponed in calls:
                     if postponed is not None:
                         context, call, args = postponed
                         context.run(call, *args)
+                        del context, call, args
+                del calls, postponed  # asleep, it must keep no run alive
                 if self._calls:
                     continue
                 self._asleep = True
@@ -188,19 +213,20 @@ class _Supervisor:
 
 
 class _Trio:
-    __slots__ = ("_own", "_trio")
+    __slots__ = ("_own", "_trio", "loop")
     name = "trio"
 
     def __init__(self, trio: Any, own: _Supervisor) -> None:
         self._trio = trio
         self._own = own
+        self.loop = trio.lowlevel.current_trio_token()
 
     def clock(self) -> Callable[[], float]:
         clock: Callable[[], float] = self._trio.current_time
         return clock
 
-    def supervise(self, start: Start, name: str) -> None:
-        self._own.supervise(start, name)
+    def supervise(self, start: Start, name: str, lost: Callable[[], None]) -> None:
+        self._own.supervise(start, name)  # here a task always begins
 
     def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
         return self._own.postpone(call, *args)

@@ -46,7 +46,7 @@ class Buffer:
 
     def add(self, event: Any) -> None:
         """Take in an event. One of a type that isn't expected is kept, in case a later call expects it."""
-        kind: Any = type(event)
+        kind: type[Any] = event.__class__
         if kind not in self.need:
             kind = self.slot(kind)
         queue = self.queues.get(kind)

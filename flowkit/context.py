@@ -397,10 +397,11 @@ def _keys(path: Any) -> tuple[str, ...]:
 
 @contextlib.asynccontextmanager
 async def _only_writer(state: State) -> AsyncGenerator[None]:
-    if state.writer is None:
-        state.writer = anyio.Lock()
+    lock: anyio.Lock | None = state.writer
+    if lock is None:
+        lock = state.writer = anyio.Lock()
     try:
-        await state.writer.acquire()
+        await lock.acquire()
     except RuntimeError as error:
         raise StateError(
             "this task is already inside edit_state()", "change the draft it gave you instead of the context"
@@ -408,4 +409,6 @@ async def _only_writer(state: State) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        state.writer.release()
+        lock.release()
+        if not lock.locked():
+            state.writer = None  # a later run may have another event loop

@@ -311,7 +311,7 @@ class Dispatch:
 
 def finish_with(event: Event) -> Finish:
     """The end by a stop event: the result is its ``result``, or for a subclass of `StopEvent` the event itself."""
-    return Finish(event.get("result") if type(event) is StopEvent else event, event)
+    return Finish(event.__dict__.get("result") if type(event) is StopEvent else event, event)
 
 
 def enqueue(entry: Invocation) -> None:

@@ -68,7 +68,9 @@ __all__ = [
     "WrongCall",
     "WrongReturn",
     "did_you_mean",
+    "no_event",
     "shown",
+    "too_late",
 ]
 
 
@@ -415,6 +417,21 @@ class WrongCall(WorkflowRuntimeError):
 
     def __init__(self, call: str, problem: str, cure: str | None = None) -> None:
         super().__init__(_sentence(f"{call} {problem}", cure), call=call, problem=problem, cure=cure)
+
+
+def no_event(call: str, given: Any) -> WrongCall:
+    """``call`` takes an event, and was given something else."""
+    cure = "put it into a field of an event"
+    if isinstance(given, type):
+        cure = f"build one, {given.__name__}(…)"
+    elif isinstance(given, list | tuple):
+        cure = "call it for each"
+    return WrongCall(call, f"takes an event, but got {shown(given)}", cure)
+
+
+def too_late(call: str) -> WrongCall:
+    """``call`` was made on the context of a step that has returned."""
+    return WrongCall(call, "was called on the context of a step that has returned", "call it while the step runs")
 
 
 class RunFinished(WorkflowRuntimeError):

@@ -10,6 +10,7 @@ Three ways to own a run, decided by what is done with the handler:
 The handler refers to the run, never the other way round: so a handle that was dropped is noticed by its finaliser.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -41,8 +42,9 @@ def _begin(
 ) -> None:
     """The loop's next turn has come and nobody has claimed the run: it is a background run, in this context."""
     if not run.claimed:
-        run.claimed = True
-        backend.supervise(functools.partial(run.drive, start, gate), f"flowkit run of {run.workflow_name}")
+        run.claimed = run.supervised = True
+        drive = functools.partial(run.drive, start, gate)
+        backend.supervise(drive, f"flowkit run of {run.workflow_name}", run.lost)
 
 
 class Handler:
@@ -129,8 +131,9 @@ class Handler:
             await run.join()
         except BaseException:
             run.cancel("the task that awaited it was cancelled")
-            with anyio.CancelScope(shield=True):
-                await run.join()
+            while not run.settled:  # asyncio's own Task.cancel() heeds no shield, and may come again
+                with contextlib.suppress(anyio.get_cancelled_exc_class()), anyio.CancelScope(shield=True):
+                    await run.join()
             raise
 
     def _deliver(self) -> Any:
@@ -312,13 +315,14 @@ class Handler:
                 stacklevel=2,
             )
         elif not run.ended:
+            # First of all, as the warning may be an error.
+            self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
             warnings.warn(
                 f"the handle of a run of {run.workflow_name} was dropped, so the run is cancelled: await the handler, "
                 "or keep it.",
                 ResourceWarning,
                 stacklevel=2,
             )
-            self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
         elif run.warnings:
             self._warn()
         elif not self._delivered and (error := run.error or run.machine.outcome.error):  # type: ignore[union-attr]

@@ -229,10 +229,10 @@ class Machine(Dispatch):
                 return self._misreturned(entry, result)
         elif type(result) is list:
             events: list[Any] = fact.result
-            if not spec.returns_lists or not all(spec.may_return(type(event), listed=True) for event in events):
+            if not spec.returns_lists or not all(spec.may_return(event.__class__, listed=True) for event in events):
                 return self._misreturned(entry, result)
             self._fan_out(events, entry, out)
-        elif type(result) in spec.returns or spec.may_return(type(result)):
+        elif type(result) in spec.returns or spec.may_return(fact.result.__class__):
             self._emit(result, entry, None, out)
         else:
             return self._misreturned(entry, result)

@@ -12,9 +12,15 @@ wait, a timer task. One hop per event. A worker that finishes while its own step
 **The end.** `Finish` closes the channels, so that idle workers end by themselves (cheaper than cancelling), and cancels
 the task group only where something is still running.
 
-With a ``keep`` hook each fact is handed over before its commands are performed: write, then act.
+With a ``keep`` hook each fact is handed over before its commands are performed: write, then act. Where that fails, the
+run ends with the error.
+
+**Context variables.** Every attempt sees those of the run, not those of whoever sent its event, nor what the attempt
+before it in the same worker has set.
 """
 
+import contextlib
+import contextvars
 import functools
 import inspect
 import logging
@@ -56,7 +62,7 @@ from flowkit.machine import Machine
 from flowkit.resource_pool import Needs, Pool, resources_for
 from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
 
-__all__ = ["Owner", "Performer"]
+__all__ = ["Cell", "Owner", "Performer", "first_of", "logger"]
 
 logger = logging.getLogger("flowkit")
 
@@ -107,13 +113,17 @@ class Performer(ABC):
     __slots__ = (
         "__weakref__",
         "_backend",
+        "_borrowed",
         "_cells",
         "_clock",
+        "_context",
         "_direct",
         "_epoch",
+        "_fatal",
         "_free",
         "_inside",
         "_keep",
+        "_nested",
         "_others",
         "_owner",
         "_pool",
@@ -146,6 +156,9 @@ class Performer(ABC):
         self._task_group: TaskGroup | None = None
         self._stations: list[_Station | None] = [None] * len(machine.lanes)
         self._inside = 0  # tasks started and not ended
+        self._nested = 0  # runs started in its steps and not settled
+        self._context: contextvars.Context | None = None  # the run's context variables, from its begin on
+        self._fatal: BaseException | None = None  # what the run ends with, whatever its outcome was
         self._unborn: list[tuple[Callable[[Any], Coroutine[Any, Any, None]], Any]] | None = None
         self._free: _Station | None = None
         self._direct: StartStep | None = None
@@ -155,6 +168,7 @@ class Performer(ABC):
         self._timers: dict[int, anyio.CancelScope] | None = None
         self._others: list[BaseException] | None = None
         self._pool: Pool | None = None
+        self._borrowed: Pool | None = None  # the workflow's, if it is used
         self._turn: anyio.CancelScope | None = None
         self._woken: anyio.Event | None = None
         self._rested: anyio.Event | None = None
@@ -183,7 +197,7 @@ class Performer(ABC):
         machine = self.machine
         commands = machine.receive(fact)
         if self._keep is not None:
-            self._keep(fact, commands)
+            self._write(self._keep, fact, commands)
         for command in commands:
             if type(command) is StartStep:
                 station = self._stations[command.step] or self._open(command.step)
@@ -198,10 +212,29 @@ class Performer(ABC):
                     self._spawn(self._work, station)
             else:
                 self._perform(command)
-        if not machine.busy and machine.outcome is None:
-            self._retire()
+        if machine.busy <= self._nested and machine.outcome is None:
+            if not machine.busy:
+                self._retire()
             self.quieten()
         return commands
+
+    def _write(self, keep: Callable[[Fact, Sequence[Command]], None], fact: Fact, commands: Sequence[Command]) -> None:
+        try:
+            keep(fact, commands)
+        except BaseException as error:
+            # What isn't written hasn't happened, not even the end: nothing can be relied on any more.
+            self._fatal = error
+            self.machine.receive(RunFailed(self._now(), error))
+            self._finish()
+            raise
+
+    def _end(self, fact: Fact) -> None:
+        """Enter the fact that ends the run. Where it can't be written, the run ends with that error instead."""
+        try:
+            self.apply(fact)
+        except Exception as error:
+            if error is not self._fatal:
+                raise
 
     def _perform(self, command: Command) -> None:
         match command:
@@ -233,7 +266,8 @@ class Performer(ABC):
         """Start a task in the run's task group, or have the group opened for it."""
         self._inside += 1
         if self._task_group is not None:
-            self._task_group.start_soon(task, argument)
+            assert self._context is not None
+            self._context.run(self._task_group.start_soon, task, argument)
             return
         self._unborn = [*(self._unborn or ()), (task, argument)]
         if self._woken is not None:
@@ -277,6 +311,7 @@ class Performer(ABC):
     async def _work(self, station: _Station) -> None:
         function, shape, receive = station.function, station.shape, station.receive.receive
         machine, state, face = self.machine, self.machine.state, cast(RunFace, self)
+        context = contextvars.copy_context()
         start: StartStep | None = None
         burst = 0
         try:
@@ -287,6 +322,8 @@ class Performer(ABC):
                         start = await receive()
                     except (anyio.EndOfStream, anyio.ClosedResourceError):
                         return
+                    if machine.outcome is not None:
+                        return  # the run ended while it was being woken for this
                 elif burst >= BURST:
                     burst = 0
                     await anyio.lowlevel.checkpoint()
@@ -313,6 +350,9 @@ class Performer(ABC):
                     return
                 start, self._direct = self._direct, None
                 burst += 1
+                if contextvars.copy_context() != context:
+                    self._replace(station, start)
+                    return
                 if start is None and station.workers > station.spec.num_workers and station.engaged < station.workers:
                     return  # it stood in for one that waited
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - flowkit's own failure, or Ctrl-C in it
@@ -322,6 +362,14 @@ class Performer(ABC):
             self._leave()
             if not station.workers and self._stations and self._stations[station.spec.index] is not station:
                 station.receive.close()
+
+    def _replace(self, station: _Station, start: StartStep | None) -> None:
+        """The attempt has set a context variable, which can't be unset: another worker takes over, with a clean context."""
+        if start is not None:
+            station.send.send_nowait(start)
+        if station.engaged >= station.workers:
+            station.workers += 1
+            self._spawn(self._work, station)
 
     def _leave(self) -> None:
         self._inside -= 1
@@ -365,21 +413,39 @@ class Performer(ABC):
         if self._pool is None:
             self._pool = Pool()
         run_ctx: Context[Any] = Context.of_run(cast(RunFace, self), self.machine.state)
-        needs = Needs(run_ctx, self.machine.start_event, {"run": self._pool, "workflow": self._owner.pool})
+        needs = Needs(run_ctx, self.machine.start_event, {"run": self._pool, "workflow": self._borrow()})
         async with resources_for(spec.resources, spec.name, needs) as values:
             return await self._invoke(station, arguments | values)
+
+    def _borrow(self) -> Pool:
+        pool = self._owner.pool
+        if pool is not self._borrowed:
+            if self._borrowed is not None:
+                self._borrowed.leave(self)
+            self._borrowed = pool
+            pool.enter(self, self._backend.loop)
+        return pool
 
     async def _invoke(self, station: _Station, arguments: dict[str, Any]) -> Any:
         if station.spec.is_async:
             return await station.function(**arguments)
         # The thread is waited for, also on cancellation: nothing of a run outlives it.
-        result = await anyio.to_thread.run_sync(functools.partial(station.function, **arguments))
+        call = _Call(functools.partial(station.function, **arguments))
+        try:
+            result = await anyio.to_thread.run_sync(call)
+        except anyio.get_cancelled_exc_class():
+            await call.over()
+            if call.error is not None:
+                self._other(call.error)
+            raise
         return await result if inspect.isawaitable(result) else result
 
     def _failed(self, spec: StepSpec, start: StartStep, error: BaseException) -> None:
         """An attempt ended with an error: enter the fact, or pass on what isn't the step's own failure."""
         if self._waits is not None:
             self._waits.pop(start.invocation, None)
+        if isinstance(error, BaseExceptionGroup) and not isinstance(error, Exception):
+            error = self._taken_apart(error)
         if isinstance(error, anyio.get_cancelled_exc_class()):
             if self.machine.outcome is not None or not escaped_cancellation(error):
                 raise error
@@ -398,12 +464,28 @@ class Performer(ABC):
             else:
                 self._other(error)
             return
-        if self.machine.outcome is not None:
-            self._other(error)
+        if self.machine.outcome is not None or anyio.get_current_task().has_pending_cancellation():
+            self._other(error)  # it failed while being cancelled: at the run's end, by a deadline, with its owner
             return
         now = self._now()
         delay, error = self._verdict(spec, start, error, now)
         self.apply(StepRaised(now, start.invocation, error, delay))
+
+    def _taken_apart(self, group: BaseExceptionGroup[BaseException]) -> BaseException:
+        """What a group comes down to that isn't just a failure: Ctrl-C or exit, else the cancellation it was raised in."""
+        cancelled, rest = group.split(anyio.get_cancelled_exc_class())
+        if rest is not None:
+            exit = first_of(rest)
+            failures = rest.split(Exception)[0]
+            if not isinstance(exit, Exception):
+                if failures is not None:
+                    self._other(failures)
+                return exit
+            if cancelled is None or not anyio.get_current_task().has_pending_cancellation():
+                return rest
+            self._other(rest)
+        assert cancelled is not None
+        return first_of(cancelled)
 
     def _verdict(
         self, spec: StepSpec, start: StartStep, error: Exception, now: float
@@ -431,11 +513,64 @@ class Performer(ABC):
     def _crashed(self, error: BaseException) -> None:
         """Something outside any step failed, or Ctrl-C came: the run's error, or one of its others."""
         if self.machine.outcome is None:
-            self.apply(RunFailed(self._now(), error))
+            self._end(RunFailed(self._now(), error))
         else:
             self._other(error)
 
     def _other(self, error: BaseException) -> None:
+        outcome = self.machine.outcome
+        if error is self._fatal or (outcome is not None and error is outcome.error):
+            return
+        if not isinstance(error, Exception) and self._fatal is None:
+            self._fatal = error  # Ctrl-C or exit: it must reach the caller, even from a clean-up
+            return
         if self._others is None:
             self._others = []
         self._others.append(error)
+
+
+class _Call:
+    """A plain step's call in its thread.
+
+    It can be waited for when the task was torn away from it: asyncio's own ``Task.cancel()``, which comes at the end of
+    the loop, heeds no shield.
+    """
+
+    __slots__ = ("_function", "_given_up", "_lock", "error")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._given_up = False
+        self.error: BaseException | None = None
+
+    def __call__(self) -> Any:
+        with self._lock:
+            if self._given_up:
+                return None
+            try:
+                return self._function()
+            except BaseException as error:
+                self.error = error
+                raise
+
+    async def over(self) -> None:
+        """Wait until the thread has left it; it won't begin any more."""
+        while not self._lock.acquire(blocking=False):
+            with contextlib.suppress(anyio.get_cancelled_exc_class()), anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._pass)
+        self._given_up = True
+        self._lock.release()
+
+    def _pass(self) -> None:
+        with self._lock:
+            pass
+
+
+def first_of(error: BaseException) -> BaseException:
+    """What a task group's exceptions come down to: Ctrl-C or exit before all else, then the first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    members: tuple[BaseException, ...] = error.args[1]
+    found = [first_of(member) for member in members]
+    return next((one for one in found if not isinstance(one, Exception)), found[0])

@@ -119,7 +119,8 @@ class Plan:
 
 
 def _reach(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """`Plan.reach_of` for all steps: the least solution of what follows from what, by going round until nothing is new."""
+    """`Plan.reach_of` for all steps: the least solution of what follows from what, by going round until nothing is
+    new."""
     inside = {spec.name: set[str]() for spec in plan.steps}  # who works in a step's fan-out
     closing = {spec.name: set[str]() for spec in plan.steps}
     known = -1

@@ -61,6 +61,8 @@ class Pool:
     _inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]] | None = None
     _shield: anyio.CancelScope | None = None
     _stopped: bool = False
+    _users: dict[Any, Any] = attrs.field(factory=dict[Any, Any])
+    _left: anyio.Event | None = None
 
     async def get(self, factory: Factory, needs: Needs) -> Any:
         """What the factory makes, built now if nobody has.
@@ -73,7 +75,8 @@ class Pool:
             entry = self.entries.get(key)
             if entry is None:
                 break
-            await entry.ready.wait()
+            if not entry.ready.is_set():  # it may have been built in another event loop
+                await entry.ready.wait()
             if entry.error is not None:
                 raise entry.error
             if not entry.abandoned:
@@ -87,9 +90,11 @@ class Pool:
             else:
                 entry.value = await build(self.stack)
         except Exception as error:
-            entry.error = _wrapped(factory, error)
-            del self.entries[key]
-            raise entry.error from error
+            entry.error = wrapped = _wrapped(factory, error)
+            self.entries.pop(key, None)
+            if wrapped is error:
+                raise
+            raise wrapped from error
         except BaseException:
             # Whoever built it was cancelled: the next in line builds it.
             entry.abandoned = True
@@ -100,6 +105,8 @@ class Pool:
         return entry.value
 
     async def _ask_host(self, entry: _Entry, build: Build) -> None:
+        if self._stopped:
+            raise ResourceError("the resources were closed before this one was built.", resource="?")
         if self._requests is None:
             self._open()
             if self.start_host is not None:
@@ -112,11 +119,12 @@ class Pool:
             raise hosted.error
         entry.value = hosted.value
 
-    async def host(self) -> None:
+    async def host(self, owner_cancelled: Callable[[], bool]) -> None:
         """Enter what is asked for, in this task, until `stop`; then leave it all, last built first.
 
         Shielded: cancelling the task from outside does nothing until `stop` is called. So the resources stay while
-        those who use them clean up.
+        those who use them clean up. asyncio's own ``Task.cancel()`` heeds no shield; it does nothing either where
+        ``owner_cancelled`` says that it hit the task that will call `stop`, too.
 
         Raises:
             Exception: what a clean-up, or a background task of a resource, raised.
@@ -129,13 +137,14 @@ class Pool:
         try:
             with anyio.CancelScope(shield=True) as self._shield:
                 async with self.stack:
-                    await self._serve(inbox)
+                    while not self._stopped:
+                        try:
+                            await self._serve(inbox)
+                        except anyio.get_cancelled_exc_class():
+                            if anyio.get_current_task().has_pending_cancellation() or not owner_cancelled():
+                                raise
         finally:
-            self._forget()
-            for entry, _ in _waiting(inbox):
-                entry.error = ResourceError("the run ended before this resource was built.", resource="?")
-                entry.ready.set()
-            inbox.close()
+            self.forget()
 
     def stop(self, *, cancelled: bool = False) -> None:
         """Let `host` go on to its end. ``cancelled``: its task was cancelled, and clean-ups are to feel that."""
@@ -153,7 +162,7 @@ class Pool:
         async for entry, build in inbox:
             try:
                 entry.value = await build(self.stack)
-            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - it is raised where it was asked for
                 entry.error = error
             except BaseException as error:
                 entry.error = ResourceError(
@@ -166,13 +175,40 @@ class Pool:
     async def unwind(self) -> None:
         """Close everything where there was no host, last built first; all of it, whatever a clean-up raises."""
         stack = self.stack
-        self._forget()
+        self._stopped = True
+        self.forget()
         await stack.aclose()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Nothing is built any more: whoever still waits hears of it."""
         self.entries.clear()
         self.stack = contextlib.AsyncExitStack()
+        inbox, requests = self._inbox, self._requests
         self._requests = self._inbox = self._shield = None
+        if inbox is not None and requests is not None:
+            for entry, _ in _waiting(inbox):
+                entry.error = ResourceError("the run ended before this resource was built.", resource="?")
+                entry.ready.set()
+            requests.close()
+            inbox.close()
+
+    # A workflow's resources stay while those who use them clean up, also where the event loop ends.
+
+    def enter(self, user: Any, loop: Any) -> None:
+        """Somebody in this event loop uses the pool."""
+        self._users[user] = loop
+
+    def leave(self, user: Any) -> None:
+        """… and uses it no more."""
+        del self._users[user]
+        if self._left is not None:
+            self._left.set()
+
+    async def unused(self, loop: Any) -> None:
+        """Wait until nobody in this event loop uses the pool."""
+        while loop in self._users.values():
+            self._left = anyio.Event()
+            await self._left.wait()
 
 
 def _waiting(inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]]) -> Iterator[tuple[_Entry, Build]]:
@@ -215,6 +251,8 @@ async def _value(factory: Factory, needs: Needs, stack: contextlib.AsyncExitStac
         return await pool.get(factory, needs)
     try:
         return await _make(factory, await _arguments(factory, needs, stack), stack)
+    except ResourceError:
+        raise
     except Exception as error:
         raise _wrapped(factory, error) from error
 

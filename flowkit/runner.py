@@ -13,65 +13,50 @@ Besides its lifetime, a `Run` is what a context talks to (the `RunFace`), knows 
 stepped.
 """
 
+import contextvars
 import math
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from flowkit.backend import Backend, uninterrupted
-from flowkit.context import RetryInfo
+from flowkit.backend import Backend, uninterrupted, watch_this_task
 from flowkit.errors import (
     CleanupFailedWarning,
-    MisdirectedEvent,
     ResourceError,
-    RunFinished,
     UnhandledEventWarning,
-    WaitTimedOut,
     WorkflowRuntimeError,
     WrongCall,
-    shown,
 )
 from flowkit.events import Event
 from flowkit.facts import (
     Command,
-    EventCollected,
-    EventPublished,
-    EventSent,
     Fact,
-    GiveBatch,
     RunCancelled,
     RunResumed,
     RunStarted,
     RunTimedOut,
-    StateWritten,
     Stepped,
     StepwiseEnded,
-    WaitAbandoned,
-    WaitOpened,
 )
 from flowkit.machine import Machine
-from flowkit.performer import Cell, Owner, Performer, logger
+from flowkit.performer import Owner, first_of, logger
+from flowkit.requests import Requests
 from flowkit.resource_pool import Pool
 from flowkit.stream import Origin, Stream
 
 __all__ = ["Run"]
 
 
-class Run(Performer):
+class Run(Requests):
     """One run of a plan. It implements the context's `RunFace`, and what a handler needs."""
 
     __slots__ = (
         "_began",
-        "_chosen",
         "_done",
-        "_early",
-        "_expected",
         "_unseen",
-        "begun",
         "children",
         "claimed",
         "deadline",
@@ -79,12 +64,11 @@ class Run(Performer):
         "origin",
         "parent",
         "result",
-        "run_id",
         "settled",
         "stream",
+        "supervised",
         "timeout",
         "warnings",
-        "workflow_name",
     )
 
     def __init__(
@@ -100,24 +84,19 @@ class Run(Performer):
         origin: Origin | None = None,
         keep: Callable[[Fact, Sequence[Command]], None] | None = None,
     ) -> None:
-        super().__init__(machine, owner, backend, keep)
+        super().__init__(machine, owner, backend, run_id, keep)
         self.stream = stream
-        self.run_id = run_id
-        self.workflow_name = machine.plan.name
         self.timeout = timeout
         self.deadline = math.inf
         self.parent = parent
         self.origin = origin
         self.children: list[Run] | None = None
         self.claimed = False
-        self.begun = False
+        self.supervised = False  # a task of the loop drives it, in the background
         self.settled = False
         self.warnings: list[Warning] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
-        self._expected: dict[tuple[int, str | None], tuple[Sequence[type], tuple[type, ...]]] | None = None
-        self._early: list[tuple[Event, str | None]] | None = None
-        self._chosen: list[int] | None = None
         self._unseen = False  # a step's events have not been handed out yet
         self._began: anyio.Event | None = None
         self._done: anyio.Event | None = None
@@ -130,13 +109,12 @@ class Run(Performer):
         Waits for the ``gate`` first; that doesn't count towards the timeout. Afterwards ``result`` or ``error`` is
         set; it raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
         """
+        turn = False
         try:
             if gate is not None:
-                if await self._has_turn(gate):
-                    try:
-                        await self._drive(start)
-                    finally:
-                        gate.release()
+                turn = await self._has_turn(gate)
+                if turn:
+                    await self._drive(start)
             elif self.timeout is None and self.deadline == math.inf and not self.machine.plan.hosts_resources:
                 await self._go(start)
             else:
@@ -144,16 +122,52 @@ class Run(Performer):
             if self.machine.outcome is None:
                 self.cancel("one of its tasks was cancelled from outside")
         except anyio.get_cancelled_exc_class():
-            self.cancel("its owner was cancelled")
+            self._disowned()
             raise
         finally:
             if self.machine.outcome is None:
                 self.cancel("its event loop ended")
-            if self.children or self._pool is not None:
+            try:
+                if self.children or self._pool is not None:
+                    await self._wind_up()
+            finally:
+                if turn and gate is not None:
+                    gate.release()
+                if self._borrowed is not None:
+                    self._borrowed.leave(self)
+                self._settle()
+
+    def _disowned(self) -> None:
+        if self.machine.outcome is not None:
+            return
+        if not self.supervised:
+            self.cancel("its owner was cancelled")
+            return
+        self.cancel("its event loop ended")
+        self.warnings = [
+            ResourceWarning(
+                f"a run of {self.workflow_name} was under way when its event loop ended, so it was cancelled: await the "
+                "handler."
+            )
+        ]
+
+    def lost(self) -> None:
+        """The task that was to drive it has ended, perhaps before it began."""
+        if not self.settled:
+            self._disowned()
+            self._settle()
+
+    async def _wind_up(self) -> None:
+        torn: BaseException | None = None
+        while self.children or self._pool is not None:
+            try:
                 with anyio.CancelScope(shield=True):
                     await self._end_children()
                     await self._unwind()
-            self._settle()
+            except anyio.get_cancelled_exc_class() as error:
+                torn = error  # asyncio's own Task.cancel() heeds no shield: nothing is given up for it all the same
+        if torn is not None:
+            raise torn
 
     async def _has_turn(self, gate: anyio.Semaphore) -> bool:
         """Wait for the run's turn; false where it was cancelled, or its deadline passed, while it waited."""
@@ -176,13 +190,14 @@ class Run(Performer):
         if self.machine.outcome is None:
             now = self._clock()
             if self.timeout is not None and now >= limit:
-                self.apply(RunTimedOut(self._now(), self.timeout))
+                self._end(RunTimedOut(self._now(), self.timeout))
             elif now >= deadline:
                 self.cancel("the deadline of the scope it was started in has passed")
 
     async def _go(self, start: Event | None) -> None:
         """A task group while anything runs; between rests only an event to wake by."""
         begun = False
+        self._context = contextvars.copy_context()
         while True:
             task_group = anyio.create_task_group()
             try:
@@ -198,7 +213,7 @@ class Run(Performer):
                     if not self._inside:
                         self._task_group = None
             except BaseExceptionGroup as group:
-                self._crashed(_first_of(group))
+                self._crashed(first_of(group))
             if self.machine.outcome is not None or task_group.cancel_scope.cancel_called:
                 return
             del task_group  # a run may rest for long
@@ -212,7 +227,7 @@ class Run(Performer):
         pool = self._pool = Pool()
         try:
             async with anyio.create_task_group() as around:
-                around.start_soon(self._hold_resources, pool)
+                around.start_soon(self._hold_resources, pool, watch_this_task())
                 cancelled = True
                 try:
                     await self._go(start)
@@ -220,11 +235,11 @@ class Run(Performer):
                 finally:
                     pool.stop(cancelled=cancelled)
         except BaseExceptionGroup as group:
-            self._crashed(_first_of(group))
+            self._crashed(first_of(group))
 
-    async def _hold_resources(self, pool: Pool) -> None:
+    async def _hold_resources(self, pool: Pool, owner_cancelled: Callable[[], bool]) -> None:
         try:
-            await pool.host()
+            await pool.host(owner_cancelled)
         except Exception as error:  # noqa: BLE001 - becomes the run's error, or one of its others
             self._crashed(self._unclosed(error))
 
@@ -256,8 +271,10 @@ class Run(Performer):
                 station.receive.close()
         finish = self.machine.outcome
         assert finish is not None
-        self.result, self.error = finish.result, finish.error
-        others = self._others
+        self.result, self.error, others = finish.result, finish.error, self._others
+        if self._fatal is not None and self._fatal is not finish.error:
+            self.result, self.error = None, self._fatal
+            others = [*([] if finish.error is None else [finish.error]), *(others or ())]
         if others:
             if self.error is None:
                 self._report(others)
@@ -278,6 +295,8 @@ class Run(Performer):
         self._task_group = None
         self._stations = []
         self.stream.close()
+        for cell in self._cells.values() if self._cells else ():
+            cell.woken.set()  # it waits in a task that is not the run's
         if self.parent is not None:
             self.parent.disown(self)
         if self._done is not None:
@@ -314,7 +333,7 @@ class Run(Performer):
     def cancel(self, reason: str, *, by_user: bool = False) -> None:
         """End the run now. Does nothing where it has ended."""
         if self.machine.outcome is None:
-            self.apply(RunCancelled(self._now(), reason, by_user=by_user))
+            self._end(RunCancelled(self._now(), reason, by_user=by_user))
 
     def show(self, event: Event, origin: Origin | None) -> None:
         """Append an event to the stream, and to that of the run this one is nested in, with where it came from."""
@@ -367,168 +386,6 @@ class Run(Performer):
             resource="",
         ).with_cause(error)
 
-    # ---------------------------------------------------------------------------------------- the context's RunFace
-
-    def _from_thread(self, call: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return anyio.from_thread.run_sync(call, *args)
-        except RuntimeError as error:
-            if isinstance(error, WorkflowRuntimeError):
-                raise
-            calls = {"send": "send_event", "publish": "write_event_to_stream", "collect": "collect_events"}
-            raise WrongCall(
-                calls.get(call.__name__, call.__name__),
-                "was called from a thread that isn't the event loop's, nor that of a plain step",
-                "use anyio.from_thread.run_sync there, with a BlockingPortal or token of the loop",
-            ) from error
-
-    def send(self, event: Event, step: str | None, invocation: int | None) -> None:
-        if threading.get_ident() != self._thread:
-            self._from_thread(self.send, event, step, invocation)
-            return
-        machine = self.machine
-        if machine.outcome is not None:
-            raise RunFinished(self.workflow_name, f"send_event({type(event).__name__})")
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise _no_event("send_event", event)
-        if step is not None:
-            self._check_target(event, step)
-        if invocation in machine.invocations:
-            self.apply(EventSent(self._clock() + self._epoch, invocation, event, step))
-            return
-        if not self.begun:
-            # Sent between run() and the loop's next turn, in which the run begins.
-            self._early = [*(self._early or ()), (event, step)]
-            return
-        if step is None and self._hand_down(event):
-            return
-        if not machine.stepwise:
-            self.apply(EventSent(self._now(), None, event, step))
-            return
-        number = next(
-            (one for one, held in machine.held.items() if held.event is event and one not in (self._chosen or ())), None
-        )
-        if number is None:
-            self.apply(EventSent(self._now(), None, event, step))
-            number = machine.last
-        self._chosen = [*(self._chosen or ()), number]
-
-    def _check_target(self, event: Event, step: str) -> None:
-        plan = self.machine.plan
-        spec = plan.step(step)
-        if spec is None:
-            raise MisdirectedEvent(plan.name, step, event, steps=(one.name for one in plan.steps))
-        if not issubclass(type(event), spec.accepts):
-            takes = " | ".join(one.__name__ for one in spec.accepts)
-            raise MisdirectedEvent(plan.name, step, event, takes=takes, where=spec.where)
-
-    def publish(self, event: Event, invocation: int | None) -> None:
-        if threading.get_ident() != self._thread:
-            self._from_thread(self.publish, event, invocation)
-            return
-        if self.machine.outcome is not None:
-            raise RunFinished(self.workflow_name, f"write_event_to_stream({type(event).__name__})")
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise _no_event("write_event_to_stream", event)
-        self.apply(EventPublished(self._clock() + self._epoch, invocation, event))
-
-    def collect(
-        self, event: Event, expected: Iterable[type[Event]], buffer: str | None, invocation: int
-    ) -> list[Any] | None:
-        if threading.get_ident() != self._thread:
-            found: list[Any] | None = self._from_thread(self.collect, event, expected, buffer, invocation)
-            return found
-        if self.machine.outcome is not None:
-            raise RunFinished(self.workflow_name, "collect_events")
-        entry = self.machine.invocations.get(invocation)
-        if entry is None:
-            raise _too_late("collect_events")
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise _no_event("collect_events", event)
-        if self._expected is None:
-            self._expected = {}
-        key = (entry.lane.index, buffer)
-        known = self._expected.get(key)
-        changed: tuple[type, ...] | None = None
-        # Counting a long list anew for each event would make the batch quadratic: the same list is recognised.
-        if known is None or known[0] is not expected or len(known[0]) != len(known[1]):
-            types = tuple(expected) if isinstance(expected, Iterable) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
-            if not types or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in types):
-                raise WrongCall(
-                    "collect_events",
-                    f"takes a list of event classes, but got {shown(expected)}",
-                    "write collect_events(ev, [A, B])",
-                )
-            if buffer is not None and not isinstance(buffer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise WrongCall("collect_events", f"takes a text as buffer_id, but got {shown(buffer)}", "write str(…)")
-            changed = None if known is not None and known[1] == types else types
-            self._expected[key] = (expected if isinstance(expected, list | tuple) else types, types)
-        for command in self.apply(EventCollected(self._clock() + self._epoch, invocation, buffer, event, changed)):
-            if type(command) is GiveBatch:
-                return command.events
-        return None
-
-    async def wait(
-        self,
-        invocation: int,
-        event_type: type[Event],
-        question: Event | None,
-        waiter: str | None,
-        requirements: dict[str, Any],
-        timeout: float | None,
-    ) -> Event:
-        if waiter is None:
-            if self._waits is None:
-                self._waits = {}
-            position = self._waits[invocation] = self._waits.get(invocation, 0) + 1
-            waiter = f"#{position}"
-        entry = self.machine.invocations.get(invocation)
-        if entry is None:
-            raise _too_late("wait_for_event")
-        if self._cells is None:
-            self._cells = {}
-        key = (invocation, waiter)
-        if key in self._cells:
-            raise WrongCall(
-                "wait_for_event",
-                f"was called twice at once as {waiter!r} in one step",
-                "give each wait its own waiter_id",
-            )
-        cell = self._cells[key] = Cell(anyio.Event())
-        try:
-            self.apply(WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question))
-            await cell.woken.wait()
-        except BaseException:
-            if self.machine.outcome is None:
-                self.apply(WaitAbandoned(self._now(), invocation, waiter))
-            raise
-        finally:
-            del self._cells[key]
-        if cell.event is None:
-            raise WaitTimedOut(entry.lane.spec.name, event_type.__name__, timeout or 0.0)
-        return cell.event
-
-    def write_state(self, path: tuple[str, ...], value: Any) -> None:
-        self.apply(StateWritten(self._now(), path, value))
-
-    def retry_info(self, invocation: int) -> RetryInfo:
-        if threading.get_ident() != self._thread:
-            info: RetryInfo = self._from_thread(self.retry_info, invocation)
-            return info
-        if invocation not in self.machine.invocations:
-            raise _too_late("retry_info")
-        attempt, since = self.machine.retry_info(invocation)
-        return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
-
-    def to_dict(self) -> dict[str, Any]:
-        if not self.machine.started:
-            raise WrongCall(
-                "to_dict():",
-                f"this run of {self.workflow_name} has not begun, it waits for its turn",
-                "await something first, or save a Context that no run has been given",
-            )
-        return self._owner.dump_run(self.machine)
-
     # ------------------------------------------------------------------------------------------------------- nesting
 
     def nested(self, run_id: str) -> "Run":
@@ -554,6 +411,7 @@ class Run(Performer):
         if self.children is None:
             self.children = []
         self.children.append(child)
+        self._nested = len(self.children)
 
     async def _end_children(self) -> None:
         """Cancel the nested runs that their steps left behind, and wait for their clean-up: nothing outlives a run."""
@@ -566,8 +424,9 @@ class Run(Performer):
         """A nested run has settled."""
         if self.children is not None and child in self.children:
             self.children.remove(child)
+            self._nested = len(self.children)
 
-    def _hand_down(self, event: Event) -> bool:
+    def hand_down(self, event: Event) -> bool:
         """Give an event from outside to the nested run that wants it, where this one doesn't."""
         if not self.children or self.machine.accepts(type(event)):
             return False
@@ -622,25 +481,3 @@ class Run(Performer):
             self.apply(StepwiseEnded(self._now(), tuple(self.machine.held if self._unseen else chosen)))
         else:
             self.machine.stepwise = False
-
-
-def _too_late(call: str) -> WrongCall:
-    return WrongCall(call, "was called on the context of a step that has returned", "call it while the step runs")
-
-
-def _no_event(call: str, given: Any) -> WrongCall:
-    cure = "put it into a field of an event"
-    if isinstance(given, type) and issubclass(given, Event):
-        cure = f"build one, {given.__name__}(…)"
-    elif isinstance(given, list | tuple):
-        cure = "call it for each"
-    return WrongCall(call, f"takes an event, but got {shown(given)}", cure)
-
-
-def _first_of(error: BaseException) -> BaseException:
-    """What a task group's exceptions come down to: Ctrl-C or exit before all else, then the first."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    members: tuple[BaseException, ...] = error.args[1]
-    found = [_first_of(member) for member in members]
-    return next((one for one in found if not isinstance(one, Exception)), found[0])

@@ -214,6 +214,9 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
     machine.last = tree["last"]
     for written in tree["invocations"]:
         _add_invocation(machine, written)
+    open_waits = [wait for entry in machine.invocations.values() if entry.waiting for wait in entry.waiting.open.values()]
+    for wait in sorted(open_waits, key=lambda wait: wait.order):
+        machine.waits.add(wait)
     for name, (queue, resuming) in tree["lanes"].items():
         lane = _lane(machine, name)
         lane.queue = deque(machine.invocations[number] for number in queue) or None
@@ -265,7 +268,7 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
     entry.batches = written["batches"]
     entry.at_batch = written["at_batch"]
     if written["waiting"] is not None:
-        entry.waiting = _add_waits(machine, entry, written["waiting"])
+        entry.waiting = _add_waits(entry, written["waiting"])
     if entry.status == RUNNING:
         lane.running += 1
         machine.busy += 1
@@ -275,11 +278,10 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
         raise ValueError(f"unknown status {entry.status!r}")
 
 
-def _add_waits(machine: Machine, entry: Invocation, written: dict[str, Any]) -> Waiting:
+def _add_waits(entry: Invocation, written: dict[str, Any]) -> Waiting:
     waiting = Waiting(opened=written["opened"], answers=written["answers"], to_answer=written["to_answer"])
     for order, waiter, event_type, requirements, timer in written["open"]:
-        wait = waiting.open[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
-        machine.waits.add(wait)
+        waiting.open[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
     return waiting
 
 

@@ -30,7 +30,7 @@ class Wait:
     def accepts(self, event: Event) -> bool:
         """Whether the event is of the type and meets the requirements."""
         return isinstance(event, self.event_type) and all(
-            event.get(name, _ABSENT) == value for name, value in self.requirements.items()
+            event.__dict__.get(name, _ABSENT) == value for name, value in self.requirements.items()
         )
 
 

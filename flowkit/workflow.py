@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import attrs
@@ -66,7 +67,8 @@ class _Record:
     """What flowkit keeps of a workflow instance."""
 
     settings: _Settings = attrs.field(factory=_Settings)
-    gate: anyio.Semaphore | None = None
+    limit: int | None = None  # of runs at once
+    gates: WeakKeyDictionary[Any, anyio.Semaphore] | None = None  # one for each event loop
     steps: dict[str, Callable[..., Any]] = attrs.field(factory=dict[str, Callable[..., Any]])
     children: "dict[str, Workflow]" = attrs.field(factory=lambda: dict[str, Workflow]())
     plan: Plan | None = None
@@ -132,7 +134,7 @@ class Workflow:
             raise _bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
         record = _record(self)
         record.settings = _Settings(timeout, verbose, not disable_validation, stalled == "wait", stream_buffer)
-        record.gate = anyio.Semaphore(num_concurrent_runs) if num_concurrent_runs is not None else None
+        record.limit = num_concurrent_runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -296,7 +298,7 @@ class Workflow:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
             ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
-        return Handler(run, start, ctx, loop, record.gate, self)
+        return Handler(run, start, ctx, loop, None if record.limit is None else _gate(record, record.limit, loop.loop), self)
 
     def _check_context(self, ctx: Context[Any], plan: Plan, call: str) -> None:
         if not isinstance(ctx, Context):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -555,8 +557,17 @@ def _start_host(record: _Record) -> None:
         if record.host is host:
             record.host = record.pool = None  # a run in another loop builds anew
 
-    host = record.host = Host(record.pool, ended)
-    loop.supervise(host.run, "flowkit resources")
+    host = record.host = Host(record.pool, loop.loop, ended)
+    loop.supervise(host.run, "flowkit resources", host.lost)
+
+
+def _gate(record: _Record, limit: int, loop: Any) -> anyio.Semaphore:
+    if record.gates is None:
+        record.gates = WeakKeyDictionary()
+    gate = record.gates.get(loop)
+    if gate is None:
+        gate = record.gates[loop] = anyio.Semaphore(limit)
+    return gate
 
 
 def _check_timeout(workflow: str, timeout: float | None) -> None:

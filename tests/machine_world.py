@@ -318,12 +318,9 @@ class World:
                 self.bodies[fact.invocation].open.append(fact.waiter)
             case WaitAbandoned():
                 body = self.bodies[fact.invocation]
-                if fact.waiter in body.open:
-                    body.open.remove(fact.waiter)
-                    body.gave_up = body.gave_up or not body.slotted
-                    body.slotted = True
-                else:
-                    body.unread.remove(fact.waiter)
+                (body.open if fact.waiter in body.open else body.unread).remove(fact.waiter)
+                body.gave_up = body.gave_up or not body.slotted
+                body.slotted = True
             case TimerFired() if fact.timer in self.timers:
                 del self.timers[fact.timer]
             case RunResumed():

@@ -159,7 +159,7 @@ async def test_one_saved_context_can_start_several_runs() -> None:
 async def test_an_unfinished_run_has_had_its_start_event() -> None:
     data = await saved(Loop(), 5, name="Ada")
     workflow = Loop()
-    with pytest.raises(WorkflowRuntimeError, match="which has had its start event; leave the other arguments out"):
+    with pytest.raises(WorkflowRuntimeError, match="which has had its start event: leave the other arguments out"):
         workflow.run(ctx=Context.from_dict(workflow, data), name="Bob")
 
 

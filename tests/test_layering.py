@@ -54,6 +54,7 @@ LAYERS = {
         resource_host
         narrator
         performer
+        requests
         runner
         handler
         workflow

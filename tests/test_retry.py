@@ -397,7 +397,7 @@ async def test_a_handler_does_not_see_cancellation() -> None:
 @pytest.mark.parametrize(
     ("for_steps", "text"),
     [
-        (["wrok"], "names a step 'wrok' that doesn't exist"),
+        (["wrok"], "covers 'wrok', but Flow has no such step"),
         (["instead"], "covers 'instead', itself a @catch_error step"),
         (["work"], "covers 'work', but 'instead' does so already"),
     ],

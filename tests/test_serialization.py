@@ -1,4 +1,4 @@
-"""`flowkit.serialization`: what comes back is what went in, or nothing goes in; hostile data gives one kind of error."""
+"""`flowkit.serialization`: what comes back is what went in, or nothing goes in; hostile data gives one error."""
 
 import base64
 import builtins
@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, IntFlag, StrEnum, auto
 from fractions import Fraction
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 class Color(Enum):
     RED = 1
-    CRIMSON = 1
+    CRIMSON = 1  # noqa: PIE796 - an alias
     BLUE = (2, "b")
 
 
@@ -205,6 +205,11 @@ CODEC = Codec(CLASSES)
 """For the tests by Hypothesis, which run many examples in one fixture."""
 
 
+def with_extra(value: Any, **extra: Any) -> Any:
+    value.__dict__.update(extra)
+    return value
+
+
 # ------------------------------------------------------------------------------------------------- strict equality
 
 
@@ -231,7 +236,7 @@ def same(a: Any, b: Any) -> bool:
     if kind in (set, frozenset):
         return len(a) == len(b) and all(any(same(x, y) for y in b) for x in a)
     if isinstance(a, dict):
-        if kind is defaultdict and a.default_factory is not b.default_factory:
+        if getattr(a, "default_factory", None) is not getattr(b, "default_factory", None):
             return False
         return same(list(a.items()), list(b.items()))
     if isinstance(a, list | deque) or kind is tuple:
@@ -240,7 +245,7 @@ def same(a: Any, b: Any) -> bool:
     if kind is slice:
         return same([a.start, a.stop, a.step], [b.start, b.stop, b.step])
     if isinstance(a, PurePosixPath | PureWindowsPath):
-        return a.parts == b.parts
+        return bool(a.parts == b.parts)
     if kind in (Fraction, bytearray, date, timedelta):
         return bool(a == b)
     return same(state(a), state(b))
@@ -274,6 +279,20 @@ def text_of(error: BaseException) -> Any:
         return type(failed)
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        *((1, True), (1, 1.0), (0.0, -0.0), ([1], (1,)), ({1}, frozenset({1})), ({1: 2}, {1: 2.0}), ("a", b"a")),
+        *(({1: 0, 2: 0}, {2: 0, 1: 0}), (Spot(1), Spot(1.0)), (Level.LOW, 1), (Box(1), Box(True)), (Box(1), Loose(1))),
+        *((time(1), time(1, fold=1)), (Decimal("1.0"), Decimal("1.00")), (deque([1]), deque([1], 2)), (MyInt(1), 1)),
+        *((ValueError(1), ValueError(True)), (Plain(), Plain(a=0)), (Picky(1), with_extra(Fetch(1), x=1))),
+        *((timezone(timedelta(hours=1)), timezone(timedelta(hours=1), "UTC+01:00")), (OrderedDict(), {})),
+    ],
+)
+def test_the_test_tells_values_apart(a: Any, b: Any) -> None:
+    assert same(a, a) and same(b, b) and not same(a, b) and not same([a], [b])
+
+
 def round_trip(codec: Codec, value: Any) -> Any:
     """Through data, through text, and through bytes: all three say the same."""
     data = codec.encode(value)
@@ -303,11 +322,6 @@ def unset(value: Any, *names: str) -> Any:
     return value
 
 
-def with_extra(value: Any, **extra: Any) -> Any:
-    value.__dict__.update(extra)
-    return value
-
-
 def called(value: Any, name: str) -> Any:
     """With what a cached property, or a cached hash, left in it."""
     getattr(value, name)() if callable(getattr(value, name)) else getattr(value, name)
@@ -326,7 +340,7 @@ EXACT: dict[str, Any] = {
     "floats": [0.0, -0.0, 0.1, 5e-324, 1.7976931348623157e308, -1e-7, 1e22],
     "infinities": [math.inf, -math.inf],
     "nans": [NAN, ODD_NAN, -NAN],
-    "text": ["", "é", "𝒳", "\0", "\x7f\u2028", "$", "$bytes", "\ud7ff\ue000", '"\\'],
+    "text": ["", "é", "\U0001d4b3", "\0", "\x7f\u2028", "$", "$bytes", "\ud7ff\ue000", '"\\'],
     "surrogates": ["\ud800", "\udfff", "a\ud83d\ude00b", "\udc80"],
     "bytes": [b"", b"\0\xff", bytearray(b"ab"), bytearray()],
     "list": [[], [[]], [[1], [2, [3]]]],
@@ -343,7 +357,7 @@ EXACT: dict[str, Any] = {
     "nan keys": {float("nan"): 1, float("nan"): 2},
     "ordered": [OrderedDict(b=1, a=2), Counter("abca"), Counter({(1,): -1}), OrderedDict({1: {}})],
     "defaultdict": [defaultdict(None, a=1), defaultdict(list, {1: [2]}), defaultdict(Plain, {})],
-    "deque": [deque([1, (2,)]), deque([1, 2], 2), deque((), 0), deque(maxlen=3)],
+    "deque": [deque([1, (2,)]), deque([1, 2], 2), deque([1], 1), deque(maxlen=3)],
     "range and slice": [range(3), range(5, 1, -2), range(0, 10**30, 7), slice(None), slice(1, (2,), "x")],
     "dates": [date.min, date.max, date(2024, 2, 29)],
     "times": [
@@ -351,7 +365,7 @@ EXACT: dict[str, Any] = {
         time.max,
         time(1, 2, 3, 4),
         time(2, 30, fold=1),
-        time(1, tzinfo=timezone.utc),
+        time(1, tzinfo=UTC),
         time(1, tzinfo=PARIS),
     ],
     "datetimes": [
@@ -363,7 +377,7 @@ EXACT: dict[str, Any] = {
         datetime.max.replace(tzinfo=timezone(timedelta(seconds=-1, microseconds=1))),
     ],
     "timezones": [
-        *(timezone.utc, timezone(timedelta(hours=-5)), timezone(timedelta(hours=1), "CET"), timezone.min, timezone.max),
+        *(UTC, timezone(timedelta(hours=-5)), timezone(timedelta(hours=1), "CET"), timezone.min, timezone.max),
         *(timezone(timedelta(0), "UTC"), timezone(timedelta(hours=1), ""), timezone(timedelta(hours=1), "a b\ud800")),
         *(PARIS, ZoneInfo("UTC")),
     ],
@@ -398,7 +412,7 @@ EXACT: dict[str, Any] = {
     "attrs": [Loose((1,)), Loose[str](b"no str"), Picky(5)],  # type: ignore[arg-type]
     "cached hash": [Hashed("x"), called(Hashed("y"), "__hash__"), called(HashedSlots("z"), "__hash__")],
     "events": [
-        *(Fetch(Path("x")), Fetch(path=(1,), tries=2), Nested({"a": (1,)}), Nested(inner=[1], private=b"x")),
+        *(Fetch(Path("x")), Fetch(path=(1,), tries=2), Nested({"a": (1,)}), Nested([1], b"x")),
         *(Ended(answer=Fetch(1)), with_extra(Fetch(1), seen=(1,)), called(Nested(1), "twice")),
     ],
     "open events": [
@@ -481,13 +495,12 @@ def test_every_builtin_exception_is_known() -> None:
 
 
 def test_what_is_not_kept_of_an_exception(codec: Codec) -> None:
-    try:
+    with pytest.raises(AttributeError) as info:
         try:
-            raise KeyError("first")  # noqa: TRY301
+            raise KeyError("first")
         except KeyError:
             object().missing  # type: ignore[attr-defined]
-    except AttributeError as error:
-        caught = error
+    caught = info.value
     back = codec.loads(codec.dumps(caught))
     assert same(back, caught) and back.name == "missing"
     assert (back.__traceback__, back.__context__, back.obj) == (None, None, None)
@@ -538,7 +551,7 @@ def test_values_that_init_would_change_or_reject_come_back(codec: Codec) -> None
         (1 - 2j, '{"$complex":"1.0 -2.0"}'),
         (timedelta(seconds=1), '{"$timedelta":"1000000"}'),
         (datetime(2024, 1, 2, 3), '{"$datetime":"2024-01-02T03:00:00"}'),
-        (datetime(2024, 1, 2, tzinfo=timezone.utc), '{"$datetime":["2024-01-02T00:00:00",0,{"$timezone":"0"}]}'),
+        (datetime(2024, 1, 2, tzinfo=UTC), '{"$datetime":["2024-01-02T00:00:00",0,{"$timezone":"0"}]}'),
         (PurePosixPath("a/b"), '{"$PurePosixPath":"a/b"}'),
         (range(1, 9, 2), '{"$range":"1:9:2"}'),
         (deque([1], 5), '{"$deque":[5,[1]]}'),
@@ -559,7 +572,7 @@ def test_format(codec: Codec, value: Any, text: str) -> None:
 
 def test_equal_sets_give_equal_bytes(codec: Codec) -> None:
     words = [f"w{number}" for number in range(100)]
-    assert codec.dumps(set(words)) == codec.dumps(set(reversed(words)))
+    assert codec.dumps(set(words)) == codec.dumps({*reversed(words)})
 
 
 def test_the_users_decimal_context_has_no_say(codec: Codec) -> None:
@@ -603,6 +616,12 @@ class UserZone(tzinfo):
     def utcoffset(self, when: Any) -> timedelta:
         return timedelta(0)
 
+    def dst(self, when: Any) -> None:
+        return None
+
+    def tzname(self, when: Any) -> None:
+        return None
+
 
 class SameHash:
     def __init__(self, number: int) -> None:
@@ -636,7 +655,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "lambda": (lambda: (0, lambda: 1), f"$[1]: a function can't be stored: {RESOURCE}"),
     "lock": (lambda: Fetch(path=threading.Lock()), f"$.path: a lock can't be stored: {RESOURCE}"),
     "file": (lambda: {"a b": sys.__stdout__}, f"$['a b']: a TextIOWrapper can't be stored: {RESOURCE}"),
-    "generator": (lambda: (n for n in ()), f"$: a generator can't be stored: {RESOURCE}"),
+    "generator": (lambda: (n for n in [1]), f"$: a generator can't be stored: {RESOURCE}"),
     "module": (lambda: StartEvent(m=json), f"$.m: a module can't be stored: {RESOURCE}"),
     "memoryview": (lambda: memoryview(b""), f"$: a memoryview can't be stored: {RESOURCE}"),
     "ellipsis": (lambda: ..., f"$: a ellipsis can't be stored: {RESOURCE}"),
@@ -655,8 +674,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "unregistered plain": (
         lambda: Plaintext("x"),
-        "$: test_serialization.Plaintext isn't registered: write codec.register(Plaintext, unstructure=…, structure=…), "
-        "or store what it is made of.",
+        "$: test_serialization.Plaintext isn't registered: "
+        "write codec.register(Plaintext, unstructure=…, structure=…), or store what it is made of.",
     ),
     "unregistered key": (
         lambda: {SomeEnum.A: 1},
@@ -790,7 +809,7 @@ def hooked(inner: Any) -> Any:
 
 @pytest.mark.parametrize("wrap", KINDS.values(), ids=KINDS.keys())
 @pytest.mark.parametrize(
-    "leaf", [None, datetime(2024, 1, 1, tzinfo=timezone.utc), Path("\udcff"), 2**3000, Color.RED, int, (), Slotted(1)]
+    "leaf", [None, datetime(2024, 1, 1, tzinfo=UTC), Path("\udcff"), 2**3000, Color.RED, int, (), Slotted(1)]
 )
 def test_whatever_can_be_written_can_be_read(wrap: Callable[[Any], Any], leaf: Any) -> None:
     """At the very limit of depth, and with little stack left."""
@@ -801,8 +820,7 @@ def test_whatever_can_be_written_can_be_read(wrap: Callable[[Any], Any], leaf: A
         try:
             data = codec.dumps(value)
         except SerializationError as error:
-            assert DEEP in str(error)
-            outcomes.add("refused")
+            outcomes.add("refused" if DEEP in str(error) else str(error))
         else:
             assert "refused" not in outcomes
             assert codec.dumps(codec.loads(data)) == data
@@ -876,7 +894,7 @@ class Tree(Event, Generic[T]):
 
 def test_registering_registers_what_the_annotations_mention() -> None:
     codec = Codec([Tree])
-    tree = Tree({"a": (Branch(Twig([Leaf(1)]), SomeEnum.A, None),)}, kind=SomeEvent)
+    tree: Tree[int] = Tree({"a": (Branch(Twig([Leaf(1)]), SomeEnum.A, None),)}, kind=SomeEvent)
     assert same(round_trip(codec, tree), tree)
     assert same(round_trip(codec, [SomeError("x"), Box(1)]), [SomeError("x"), Box(1)])
     with pytest.raises(SerializationError, match=r"write codec\.register\(Fetch\)"):
@@ -918,8 +936,9 @@ def local_class() -> type:
     [
         (
             lambda codec: (codec.register(local_class()), codec.register(local_class())),
-            "register(local_class.<locals>.Local): the tag 'test_serialization:local_class.<locals>.Local' already stands "
-            "for another class, test_serialization.local_class.<locals>.Local: register one with another tag=….",
+            "register(local_class.<locals>.Local): the tag 'test_serialization:local_class.<locals>.Local' "
+            "already stands for another class, test_serialization.local_class.<locals>.Local: "
+            "register one with another tag=….",
         ),
         (lambda codec: codec.register(Fetch, tag="int"), "the tag 'int' already stands for another class, int"),
         (lambda codec: codec.register(Fetch, aliases=[""]), "register(Fetch): '' can't be a tag: give a string."),
@@ -1098,7 +1117,7 @@ def test_hooks_that_fail(unstructure: Any, structure: Any, message: str) -> None
 def test_half_a_hook_on_the_converter() -> None:
     codec = Codec([Plaintext])
     codec.converter.register_structure_hook(Plaintext, from_list)
-    with pytest.raises(SerializationError, match="the converter has only one hook for .*Plaintext: register both"):
+    with pytest.raises(SerializationError, match=r"has only one hook for test_serialization\.Plaintext: register both"):
         codec.encode(Plaintext("x"))
 
 
@@ -1330,12 +1349,10 @@ hashables = st.recursive(
     ),
     max_leaves=5,
 )
-names = st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=4) | st.text(max_size=3)
 # Hypothesis takes words out of the code it tests: neither what builtin exceptions have, nor what isn't kept.
-names = names.filter(lambda name: not hasattr(BaseException, name) and name not in NOT_KEPT)
-
-
-NOT_KEPT = {"__orig_class__", "_attrs_cached_hash", *Spot._fields}
+TAKEN = {"__orig_class__", "_attrs_cached_hash", *dir(BaseException), *Spot._fields}
+names = st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=4) | st.text(max_size=3)
+names = names.filter(lambda name: name not in TAKEN)
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -1406,7 +1423,8 @@ def survives(data: bytes) -> None:
     try:
         value = CODEC.loads(data)
     except SerializationError as error:
-        assert error.path.startswith("$") and error.problem
+        if not error.path.startswith("$") or not error.problem:
+            raise
         return
     if isinstance(value, BaseException):
         text_of(value)
@@ -1435,37 +1453,15 @@ def test_damaged_bytes_give_one_kind_of_error(value: Any, data: st.DataObject) -
     survives(bytes(written))
 
 
-known_keys = st.sampled_from(
-    [
-        "$obj",
-        "$enum",
-        "$hook",
-        "$type",
-        "$tuple",
-        "$set",
-        "$frozenset",
-        "$dict",
-        "$OrderedDict",
-        "$Counter",
-        "$defaultdict",
-    ]
-    + [
-        "$deque",
-        "$slice",
-        "$datetime",
-        "$time",
-        "$int",
-        "$float",
-        "$str",
-        "$bytes",
-        "$bytearray",
-        "$complex",
-        "$Decimal",
-    ]
-    + ["$Fraction", "$range", "$UUID", "$date", "$timedelta", "$timezone", "$ZoneInfo", "$PosixPath", "$WindowsPath"]
-    + ["$PurePosixPath", "$PureWindowsPath", "$unset", "$", "a"]
+PAYLOADS = """
+    $obj $enum $hook $type $tuple $set $frozenset $dict $OrderedDict $Counter $defaultdict $deque $slice $datetime
+    $time $int $float $str $bytes $bytearray $complex $Decimal $Fraction $range $UUID $date $timedelta $timezone
+    $ZoneInfo $PosixPath $WindowsPath $PurePosixPath $PureWindowsPath $unset $ a
+"""
+known_keys = st.sampled_from(PAYLOADS.split())
+tags = st.sampled_from([*CLASSES, int, object, StopEvent, Event, *map(type, builtin_exceptions())]).map(
+    lambda cls: CODEC.encode(cls)["$type"]
 )
-tags = st.sampled_from(sorted(CODEC._classes))
 strings = st.one_of(
     *(
         tags,
