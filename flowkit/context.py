@@ -304,7 +304,7 @@ def _check_wait(event_type: Any, question: Any, waiter_id: Any, requirements: An
         cure = 'ask with an event, InputRequiredEvent(prefix="…")'
         raise WrongCall(call, f"takes an event as waiter_event, but got {shown(question)}", cure)
     if waiter_id is not None and not isinstance(waiter_id, str):
-        raise WrongCall(call, f"takes a text as waiter_id, but got {shown(waiter_id)}", "write str(…)")
+        raise WrongCall(call, f"takes a string as waiter_id, but got {shown(waiter_id)}", "write str(…)")
     if not isinstance(requirements, Mapping):
         cure = "give fields with their values, requirements={'name': …}"
         raise WrongCall(call, f"takes a dict as requirements, but got {shown(requirements)}", cure)
@@ -361,7 +361,9 @@ class Store(Generic[S]):
         """
         kind = self._ctx._state.kind or dict  # pyright: ignore[reportPrivateUsage]
         if not isinstance(state, kind):
-            raise StateError(f"the state of this run is a {kind.__name__}, but got {shown(state)}", "make one of it")
+            raise StateError(
+                f"the state of this run is a {kind.__name__}, but got {shown(state)}", "give set_state one"
+            )
         await self._ctx._write((), state)  # pyright: ignore[reportPrivateUsage]
 
     async def clear(self) -> None:
@@ -390,7 +392,7 @@ def _keys(path: Any) -> tuple[str, ...]:
     keys = tuple(path.split(".")) if isinstance(path, str) else ()
     if not keys or not all(keys):
         raise StateError(
-            f'a path is a text like "user.name", but got {shown(path)}', "give the keys on the way, dotted"
+            f'a path is a string like "user.name", but got {shown(path)}', "give the keys on the way, dotted"
         )
     return keys
 

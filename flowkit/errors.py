@@ -75,7 +75,9 @@ __all__ = [
 
 
 def shown(value: Any, limit: int = 80) -> str:
-    """``repr(value)`` for an error's text: shortened, and it never fails itself."""
+    """``repr(value)`` for an error's text: shortened, a class as its name, and it never fails itself."""
+    if isinstance(value, type):
+        return value.__name__
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - the text is about another error, which this must not hide

@@ -21,6 +21,7 @@ import attrs
 
 from flowkit.errors import EventError, FrozenEvent, UnknownField, shown
 from flowkit.fields import declare
+from flowkit.hints import place, statement
 
 __all__ = [
     "Event",
@@ -68,6 +69,7 @@ class Event:
                 f"{cls.__name__} is declared with {given}",
                 cure="leave it out: an event is a frozen attrs class, and what it has are fields",
                 event=cls.__name__,
+                where=place(statement(globals())),
             ) from error
         if "__flowkit_open__" not in cls.__dict__:
             cls.__flowkit_open__ = False
@@ -178,7 +180,7 @@ def _by_position(event: Event, value: Any) -> EventError:
     name = type(event).__name__
     return EventError(
         f"{name} got {shown(value)} by position",
-        cure=f"give its fields by name, {name}(topic=…); `class Mine({name}): topic: str` takes them by position too",
+        cure=f"give its fields by name, {name}(key=…); a `class Mine({name}): key: str` takes them by position too",
         event=name,
     )
 

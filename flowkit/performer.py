@@ -267,7 +267,7 @@ class Performer(ABC):
         self._inside += 1
         if self._task_group is not None:
             assert self._context is not None
-            self._context.run(self._task_group.start_soon, task, argument)
+            _ = self._context.run(self._task_group.start_soon, task, argument)
             return
         self._unborn = [*(self._unborn or ()), (task, argument)]
         if self._woken is not None:
@@ -364,7 +364,7 @@ class Performer(ABC):
                 station.receive.close()
 
     def _replace(self, station: _Station, start: StartStep | None) -> None:
-        """The attempt has set a context variable, which can't be unset: another worker takes over, with a clean context."""
+        """The attempt set a context variable, which can't be unset: another worker goes on, with a clean context."""
         if start is not None:
             station.send.send_nowait(start)
         if station.engaged >= station.workers:
@@ -433,9 +433,9 @@ class Performer(ABC):
         call = _Call(functools.partial(station.function, **arguments))
         try:
             result = await anyio.to_thread.run_sync(call)
-        except anyio.get_cancelled_exc_class():
+        except anyio.get_cancelled_exc_class() as cancelled:
             await call.over()
-            if call.error is not None:
+            if call.error is not None and not isinstance(call.error, type(cancelled)):
                 self._other(call.error)
             raise
         return await result if inspect.isawaitable(result) else result
@@ -445,7 +445,7 @@ class Performer(ABC):
         if self._waits is not None:
             self._waits.pop(start.invocation, None)
         if isinstance(error, BaseExceptionGroup) and not isinstance(error, Exception):
-            error = self._taken_apart(error)
+            error = self._taken_apart(cast("BaseExceptionGroup[BaseException]", error))
         if isinstance(error, anyio.get_cancelled_exc_class()):
             if self.machine.outcome is not None or not escaped_cancellation(error):
                 raise error
@@ -472,7 +472,8 @@ class Performer(ABC):
         self.apply(StepRaised(now, start.invocation, error, delay))
 
     def _taken_apart(self, group: BaseExceptionGroup[BaseException]) -> BaseException:
-        """What a group comes down to that isn't just a failure: Ctrl-C or exit, else the cancellation it was raised in."""
+        """What a group that isn't just a failure comes down to: Ctrl-C or exit, else the cancellation it was raised
+        in."""
         cancelled, rest = group.split(anyio.get_cancelled_exc_class())
         if rest is not None:
             exit = first_of(rest)

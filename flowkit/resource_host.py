@@ -52,10 +52,10 @@ class Host:
     async def _hold(self, around: anyio.CancelScope, owner_cancelled: Callable[[], bool]) -> None:
         try:
             await self._pool.host(owner_cancelled)
-        except Exception as error:  # noqa: BLE001 - `close` raises it; where nobody closes, it is logged
-            self._error = error
+        except Exception as error:
+            self._error = error  # `close` raises it
             if not self._closing:
-                logger.error("a resource of a workflow failed", exc_info=error)
+                logger.exception("a resource of a workflow failed")
         finally:
             self._over = True
             around.cancel()

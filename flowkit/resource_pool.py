@@ -21,8 +21,8 @@ import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from flowkit import hints
-from flowkit.errors import ResourceError
-from flowkit.resource import Factory
+from flowkit.errors import ResourceError, shown
+from flowkit.resource import Factory, type_name
 
 __all__ = ["Needs", "Pool", "resources_for"]
 
@@ -237,8 +237,8 @@ async def resources_for(
             value = await _value(factory, needs, stack)
             if not _is(value, kind):
                 raise ResourceError(
-                    f"step {step!r} wants {name!r} to be {getattr(kind, '__name__', kind)}, but "
-                    f"{factory.resource.name} made {value!r} ({type(value).__name__}).",
+                    f"step {step!r} wants {name!r} to be {type_name(kind)}, but {factory.resource.name} made "
+                    f"{shown(value)} ({type(value).__name__}): let it make one, or change the annotation.",
                     resource=factory.resource.name,
                 )
             values[name] = value

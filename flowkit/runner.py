@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 
 from flowkit.backend import Backend, uninterrupted, watch_this_task
@@ -146,8 +145,8 @@ class Run(Requests):
         self.cancel("its event loop ended")
         self.warnings = [
             ResourceWarning(
-                f"a run of {self.workflow_name} was under way when its event loop ended, so it was cancelled: await the "
-                "handler."
+                f"a run of {self.workflow_name} was under way when its event loop ended, so it was cancelled: await "
+                "the handler."
             )
         ]
 
@@ -158,16 +157,11 @@ class Run(Requests):
             self._settle()
 
     async def _wind_up(self) -> None:
-        torn: BaseException | None = None
-        while self.children or self._pool is not None:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await self._end_children()
-                    await self._unwind()
-            except anyio.get_cancelled_exc_class() as error:
-                torn = error  # asyncio's own Task.cancel() heeds no shield: nothing is given up for it all the same
-        if torn is not None:
-            raise torn
+        try:
+            await self._end_children()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._unwind()
 
     async def _has_turn(self, gate: anyio.Semaphore) -> bool:
         """Wait for the run's turn; false where it was cancelled, or its deadline passed, while it waited."""
@@ -233,7 +227,11 @@ class Run(Requests):
                     await self._go(start)
                     cancelled = False
                 finally:
-                    pool.stop(cancelled=cancelled)
+                    try:
+                        if self.children:
+                            await self._end_children()
+                    finally:
+                        pool.stop(cancelled=cancelled)
         except BaseExceptionGroup as group:
             self._crashed(first_of(group))
 
@@ -415,10 +413,17 @@ class Run(Requests):
 
     async def _end_children(self) -> None:
         """Cancel the nested runs that their steps left behind, and wait for their clean-up: nothing outlives a run."""
-        for child in list(self.children or ()):
-            child.cancel("the run it was started in has ended")
-        for child in list(self.children or ()):
-            await child.join()
+        torn: BaseException | None = None
+        while self.children:
+            for child in self.children:
+                child.cancel("the run it was started in has ended")
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self.children[0].join()
+            except anyio.get_cancelled_exc_class() as error:
+                torn = error  # asyncio's own Task.cancel() heeds no shield: they are waited for all the same
+        if torn is not None:
+            raise torn
 
     def disown(self, child: "Run") -> None:
         """A nested run has settled."""

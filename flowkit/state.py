@@ -49,7 +49,7 @@ class State:
         """Refuse a write that `write` could not carry out.
 
         Raises:
-            StateError: a key is no text, or the typed state, or an object in it, has no such field.
+            StateError: a key is no string, or the typed state, or an object in it, has no such field.
         """
         for step in path:
             _check_key(step)
@@ -105,7 +105,7 @@ class State:
 
 def _check_key(key: Any) -> None:
     if not (isinstance(key, str) and key):
-        raise StateError(f"a key of the state is a text, but got {shown(key)}", "write str(…)")
+        raise StateError(f"a key of the state is a string, but got {shown(key)}", "write str(…)")
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -325,7 +325,7 @@ def _check_target(target: Any, decorator: str) -> None:
 
 def _check_options(target: Any, name: Any, num_workers: Any) -> None:
     if name is not None and not (isinstance(name, str) and name):
-        raise _bad(target, f"has name={shown(name)}", "give a text, or leave it out: the function's name is used")
+        raise _bad(target, f"has name={shown(name)}", "give a string, or leave it out: the function's name is used")
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
         raise _bad(target, f"has num_workers={shown(num_workers)}", "give a whole number, 1 or more")
 

@@ -264,7 +264,7 @@ class Workflow:
             raise NoEventLoop(plan.name)
         call = f"{plan.name}.run()"
         if run_id is not None and not isinstance(run_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WrongCall(call, f"takes a text as run_id, but got {shown(run_id)}", "write str(…)")
+            raise WrongCall(call, f"takes a string as run_id, but got {shown(run_id)}", "write str(…)")
         machine: Machine | None = None
         if ctx is not None:
             self._check_context(ctx, plan, call)
@@ -298,7 +298,8 @@ class Workflow:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
             ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
-        return Handler(run, start, ctx, loop, None if record.limit is None else _gate(record, record.limit, loop.loop), self)
+        gate = None if record.limit is None else _gate(record, record.limit, loop.loop)
+        return Handler(run, start, ctx, loop, gate, self)
 
     def _check_context(self, ctx: Context[Any], plan: Plan, call: str) -> None:
         if not isinstance(ctx, Context):  # pyright: ignore[reportUnnecessaryIsInstance]

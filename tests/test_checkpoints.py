@@ -65,9 +65,10 @@ async def saved(workflow: Workflow, at: float, *sent: Event, **fields: Any) -> d
     for event in sent:
         handler.send_event(event)
     await anyio.sleep(at)
-    data = handler.ctx.to_dict()
-    await handler.cancel_run()
-    return json.loads(json.dumps(data))  # type: ignore[no-any-return]
+    try:
+        return json.loads(json.dumps(handler.ctx.to_dict()))  # type: ignore[no-any-return]
+    finally:
+        await handler.cancel_run()
 
 
 # ---------------------------------------------------------------------------------- contexts of finished runs
@@ -207,6 +208,27 @@ async def test_events_that_nobody_has_taken_yet_are_saved() -> None:
             return StopEvent(result=[(await ctx.wait_for_event(HumanResponseEvent)).n for _ in range(2)])
 
     data = await saved(Flow(), 5, HumanResponseEvent(n=1), HumanResponseEvent(n=2))
+    workflow = Flow()
+    assert await workflow.run(ctx=Context.from_dict(workflow, data)) == [1, 2]
+
+
+async def test_what_an_interrupted_attempt_had_sent_and_collected_is_not_doubled() -> None:
+    class Flow(Workflow):
+        @step
+        async def send(self, ctx: Context, ev: StartEvent) -> Part | None:
+            ctx.send_event(Part(1))
+            await anyio.sleep(10)
+            ctx.send_event(Part(2))
+            return None
+
+        @step
+        async def gather(self, ctx: Context, ev: Part) -> StopEvent | None:
+            batch = ctx.collect_events(ev, [Part, Part])
+            if batch is None and ev.n == 1:
+                await anyio.sleep(15)
+            return None if batch is None else StopEvent(result=[part.n for part in batch])
+
+    data = await saved(Flow(), 5)
     workflow = Flow()
     assert await workflow.run(ctx=Context.from_dict(workflow, data)) == [1, 2]
 

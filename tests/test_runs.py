@@ -396,6 +396,8 @@ def test_a_run_is_cleaned_up_when_its_event_loop_ends(anyio_backend_name: str) -
     assert workflow.ended == [pytest.approx(1)]
     assert kept[0].is_done()
     assert isinstance(kept[0].exception(), WorkflowCancelled)
+    with pytest.warns(ResourceWarning, match="event loop ended"):
+        kept.clear()
 
 
 async def test_a_failed_run_that_nobody_awaited_is_logged(caplog: pytest.LogCaptureFixture) -> None:
