@@ -125,7 +125,11 @@ class WorkflowError(Exception):
 def _rebuild(
     cls: type[Exception], args: tuple[Any, ...], facts: dict[str, Any], cause: BaseException | None
 ) -> Exception:
-    error = cls.__new__(cls, *args)
+    # The built-in class an error is laid out like, which need not be the first of its bases: OSError for a timeout.
+    layout: Any = cls
+    while layout.__module__ != "builtins":
+        layout = layout.__base__
+    error: Exception = layout.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)
     if cause is not None:

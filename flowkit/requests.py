@@ -158,7 +158,9 @@ class Requests(Performer):
                     "write collect_events(ev, [A, B])",
                 )
             if buffer is not None and not isinstance(buffer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise WrongCall("collect_events", f"takes a text as buffer_id, but got {shown(buffer)}", "write str(…)")
+                raise WrongCall(
+                    "collect_events", f"takes a string as buffer_id, but got {shown(buffer)}", "write str(…)"
+                )
             changed = None if known is not None and known[1] == types else types
             self._expected[key] = (expected if isinstance(expected, list | tuple) else types, types)
         for command in self.apply(EventCollected(self._clock() + self._epoch, invocation, buffer, event, changed)):

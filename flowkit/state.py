@@ -59,11 +59,11 @@ class State:
                 if step not in value:
                     return
                 value = value[step]
-            elif step in _fields(value) or isinstance(getattr(type(value), step, None), property):
+            elif step in _names(value) or isinstance(getattr(type(value), step, None), property):
                 value = getattr(value, step)
             else:
                 where = repr(".".join(path[:depth])) if depth else "the state"
-                names = ", ".join(_fields(value))
+                names = ", ".join(_names(value))
                 raise StateError(
                     f"the state has no {'.'.join(path)!r}, {where} is of type {type(value).__name__}",
                     f"declare the field, it has {names}" if names else f"set {where} as a whole",
@@ -112,9 +112,15 @@ def _fields(value: Any) -> dict[str, Any]:
     """What an object holds, by name."""
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
-    declared = attrs.fields(type(value)) if attrs.has(type(value)) else ()
-    held = {field.name: getattr(value, field.name) for field in declared if hasattr(value, field.name)}
-    return held if declared else dict(getattr(value, "__dict__", {}))
+    names = [*_names(value), *getattr(value, "__dict__", ())]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def _names(value: Any) -> list[str]:
+    """The names by which an object that is no dictionary can hold something."""
+    if attrs.has(type(value)):
+        return [field.name for field in attrs.fields(type(value))]
+    return list(getattr(value, "__dict__", ()))
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -1,7 +1,7 @@
 """Every error says what, where and what to write instead, keeps its facts, and survives being copied and pickled.
 
-Misuses of definitions are in test_decorators, test_signatures, test_factories and test_wiring, of events in test_fields,
-of the state in test_state.
+Misuses of definitions are in test_decorators, test_signatures, test_factories and test_wiring, those of events in
+test_fields, those of the state in test_state.
 """
 
 import copy
@@ -640,7 +640,8 @@ async def test_a_misuse_is_told_at_its_call(case: Case) -> None:
 
 async def test_the_context_of_a_step_that_has_returned_still_sends_as_its_handler_does() -> None:
     workflow = Slow()
+    handler = workflow.run()
+    await anyio.sleep(1)
+    workflow.kept.send_event(Other(name="Ada"))
     with pytest.warns(UnhandledEventWarning, match=r"Other sent by send_event\(\) from outside"):
-        async with workflow.run():
-            await anyio.sleep(1)
-            workflow.kept.send_event(Other(name="Ada"))
+        await handler

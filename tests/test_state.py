@@ -444,7 +444,9 @@ async def setting_beneath_a_number() -> None:
     await inside(body)
 
 
-@misuse(StateError, "the state has no 'cuont', the state is of type Totals: declare the field, it has count.")
+@misuse(
+    StateError, "the state has no 'cuont', the state is of type Totals: declare the field, it has count, user, extra."
+)
 async def setting_a_field_that_the_state_has_not() -> None:
     class Flow(Workflow):
         @step
