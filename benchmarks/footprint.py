@@ -71,7 +71,5 @@ def import_times(engines: Sequence[Engine], rounds: int) -> list[Result]:
 def import_time(modules: str) -> float:
     code = TIMED_IMPORT.format(modules=modules)
     caching = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    child = subprocess.run(
-        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=caching
-    )
+    child = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=caching)
     return float(child.stdout.split()[-1])

@@ -36,7 +36,7 @@ A constructor takes facts, builds the sentence and keeps the facts as attributes
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import attrs
 
@@ -333,7 +333,8 @@ def _described(result: Any) -> str:
     if isinstance(result, type):
         return f"the class {result.__name__}"
     if isinstance(result, list):
-        kinds = sorted({"None" if member is None else type(member).__name__ for member in result})
+        members = cast("list[object]", result)
+        kinds = sorted({"None" if member is None else type(member).__name__ for member in members})
         return f"a list of {', '.join(kinds)}" if kinds else "an empty list"
     return type(result).__name__
 

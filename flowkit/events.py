@@ -165,11 +165,12 @@ class Event:
 
 def _frozen(event: Event, name: str) -> FrozenEvent:
     kind = type(event)
+    is_open = kind.__flowkit_open__
     unset = attrs.has(kind) and name not in event.__dict__ and name in attrs.fields_dict(kind)
     cure = f"write ev = ev.replace({name}=…) and send that"
     if unset:
         cure = f"in its own __init__, call self.__attrs_init__({name}=…)"
-    elif name not in event.__dict__ and not kind.__flowkit_open__:
+    elif name not in event.__dict__ and not is_open:
         cure = f"declare {name!r} in the class and give it when you build the event, or keep it in the context"
     return FrozenEvent(
         f"{kind.__name__} is frozen, {name!r} can't be changed", cure=cure, event=kind.__name__, field=name

@@ -103,8 +103,8 @@ def _bad_default(cls: type[Any], field: Field) -> list[Fault]:
                 f"write {field.name}: … = attrs.field(factory={factory})",
             )
         ]
-    expected = _plain_type(_resolved(cls, field)) if field.converter is None else None
-    if expected is None or _fits(default, expected):
+    expected = _plain_type(_resolved(cls, field))
+    if expected is None or _converts(field) or _fits(default, expected):
         return []
     cure = f"write {field.name}: {_named(expected)} | None = None" if default is None else "make the two agree"
     problem = f"declares {field.name!r} as {_named(expected)}, but its default is {shown(default)}"
@@ -180,7 +180,7 @@ def _quick(cls: type[Any], checked: Callable[..., None]) -> Callable[..., None]:
     fields = attrs.fields(cls)
     if hasattr(cls, "__attrs_pre_init__") or hasattr(cls, "__attrs_post_init__"):
         return checked
-    if any(field.validator or field.converter or not field.init or _takes_self(field.default) for field in fields):
+    if any(field.validator or _converts(field) or not field.init or _takes_self(field.default) for field in fields):
         return checked
     kinds = dict(_plain_fields(cls))
     names: dict[str, Any] = {"_fk_absent": _ABSENT, "_fk_fits": _fits}
@@ -222,6 +222,11 @@ def _quick(cls: type[Any], checked: Callable[..., None]) -> Callable[..., None]:
     ]
     exec("\n    ".join(lines), names)
     return functools.wraps(checked)(names["__init__"])
+
+
+def _converts(field: Field) -> bool:
+    converter: Any = field.converter  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - generic
+    return converter is not None
 
 
 def _takes_self(default: Any) -> bool:
@@ -335,7 +340,7 @@ def _explained(cls: type[Any], error: Exception, args: tuple[Any, ...], kwargs: 
     by_position = zip((field for field in parameters if not field.kw_only), args, strict=False)
     given = {field.name: value for field, value in by_position}
     given |= {field.name: kwargs[_alias(field)] for field in parameters if _alias(field) in kwargs}
-    converted = {field.name for field in parameters if field.converter is not None}
+    converted = {field.name for field in parameters if _converts(field)}
     wrong = _wrong_types(cls, {name: value for name, value in given.items() if name not in converted})
     if wrong is None:
         error.add_note(f"This came from a validator, converter or __attrs_post_init__ of {cls.__name__}.")

@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin
 __all__ = [
     "UNRESOLVED",
     "evaluate",
+    "kind_of",
     "local_names",
     "members",
     "place",
@@ -57,6 +58,11 @@ def resolve(annotation: Any, module: dict[str, Any], local: Mapping[str, Any]) -
         return evaluate(annotation, module, local)
     except (NameError, AttributeError, TypeError, SyntaxError):
         return UNRESOLVED
+
+
+def kind_of(value: object) -> type[Any]:
+    """``type(value)``, where type checkers make something unknown of that."""
+    return type(value)
 
 
 def statement(own: dict[str, Any]) -> FrameType | None:

@@ -164,7 +164,7 @@ class Performer(ABC):
         self._direct: StartStep | None = None
         # Made when first needed; most runs never need them.
         self._cells: dict[tuple[int, str], Cell] | None = None
-        self._waits: dict[int, int] | None = None
+        self._waits: dict[int, dict[str | None, int]] | None = None
         self._timers: dict[int, anyio.CancelScope] | None = None
         self._others: list[BaseException] | None = None
         self._pool: Pool | None = None

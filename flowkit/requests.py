@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
-import anyio.lowlevel
 
 from flowkit.backend import Backend
 from flowkit.context import RetryInfo
@@ -177,23 +176,25 @@ class Requests(Performer):
         requirements: dict[str, Any],
         timeout: float | None,
     ) -> Event:
-        if waiter is None:
-            if self._waits is None:
-                self._waits = {}
-            position = self._waits[invocation] = self._waits.get(invocation, 0) + 1
-            waiter = f"#{position}"
         entry = self.machine.invocations.get(invocation)
         if entry is None:
             raise too_late("wait_for_event")
         if self._cells is None:
             self._cells = {}
-        key = (invocation, waiter)
-        if key in self._cells:
+        if self._waits is None:
+            self._waits = {}
+        # A wait of a name used before is another wait: the second time in an attempt, the second on record.
+        times = self._waits.setdefault(invocation, {})
+        count = times.get(waiter, 0)
+        if waiter is not None and (invocation, _nth(waiter, count)) in self._cells:
             raise WrongCall(
                 "wait_for_event",
                 f"was called twice at once as {waiter!r} in one step",
                 "give each wait its own waiter_id",
             )
+        times[waiter] = count + 1
+        waiter = _nth(waiter, count + 1)
+        key = (invocation, waiter)
         cell = self._cells[key] = Cell(anyio.Event())
         try:
             self.apply(WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question))
@@ -230,3 +231,7 @@ class Requests(Performer):
                 "await something first, or save a Context that no run has been given",
             )
         return self._owner.dump_run(self.machine)
+
+
+def _nth(waiter: str | None, count: int) -> str:
+    return waiter if waiter is not None and count == 1 else f"{waiter or ''}#{count}"

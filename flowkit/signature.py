@@ -226,14 +226,18 @@ def _read_state_type(reading: _Reading, arguments: tuple[Any, ...]) -> None:
     kind = arguments[0] if arguments else Any
     if kind is Any or isinstance(kind, typing.TypeVar) or (get_origin(kind) or kind) in _DICTS:
         return
-    if isinstance(kind, type) and attrs.has(kind) and not issubclass(kind, Event):
-        reading.state_type = kind
+    if isinstance(kind, type) and _is_state(typing.cast("type[Any]", kind)):
+        reading.state_type = typing.cast("type[Any]", kind)
         return
     reading.fault(
         f"has a Context[{_text(kind)}], and {_text(kind)} is no attrs class",
         "decorate the state's class with @attrs.define, or write Context for a dictionary",
         "state",
     )
+
+
+def _is_state(kind: type[Any]) -> bool:
+    return attrs.has(kind) and not issubclass(kind, Event)
 
 
 def _read_event(reading: _Reading, name: str, annotation: Any, bare: Any, extras: tuple[Any, ...]) -> None:
@@ -267,7 +271,7 @@ def _read_event(reading: _Reading, name: str, annotation: Any, bare: Any, extras
     else:
         take = collect.what.n if collect is not None and isinstance(collect.what, Take) else None
         generics = [one for one in hints.members(get_args(bare)[0] if takes_list else bare) if get_args(one)]
-        erased: dict[type[Event], str] = {typing.cast(Any, get_origin(one)): _text(one) for one in generics}
+        erased: dict[Any, str] = {get_origin(one): _text(one) for one in generics}
         reading.events.append(_EventParameter(name, accepts, erased, takes_list, take))
 
 
@@ -377,8 +381,9 @@ def _meant(annotation: Any, *, name: str | None = None) -> str | None:
         return f"write list[{' | '.join(map(_text, dict.fromkeys(every)))}]" if _all_events(every) else None
     if isinstance(annotation, typing.TypeVar):
         return "name the event classes, A | B: the wiring is read before any event is there"
-    if isinstance(annotation, Event) or getattr(type(annotation), "__flowkit_workflow__", False):
-        return f"write the class, {type(annotation).__name__}"
+    made_of = hints.kind_of(annotation)
+    if issubclass(made_of, Event) or getattr(made_of, "__flowkit_workflow__", False):
+        return f"write the class, {made_of.__name__}"
     if isinstance(annotation, Resource) or annotation is Resource:
         return f"write {name}: Annotated[T, Resource(factory)]"
     if origin is type and _all_events(arguments):

@@ -214,7 +214,8 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
     machine.last = tree["last"]
     for written in tree["invocations"]:
         _add_invocation(machine, written)
-    open_waits = [wait for entry in machine.invocations.values() if entry.waiting for wait in entry.waiting.open.values()]
+    waiting = [entry.waiting for entry in machine.invocations.values() if entry.waiting is not None]
+    open_waits = [wait for waits in waiting for wait in waits.open.values()]
     for wait in sorted(open_waits, key=lambda wait: wait.order):
         machine.waits.add(wait)
     for name, (queue, resuming) in tree["lanes"].items():

@@ -6,11 +6,12 @@ values themselves, not copies; a value that is changed in place is not journalle
 
 import copy
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import attrs
 
 from flowkit.errors import StateError, UnknownKey, shown
+from flowkit.hints import kind_of
 
 __all__ = ["State"]
 
@@ -37,7 +38,7 @@ class State:
         value = self.root
         for depth, step in enumerate(path):
             try:
-                value = value[step] if isinstance(value, Mapping) else getattr(value, step)
+                value = value[step] if _maps(value) else getattr(value, step)
             except (KeyError, AttributeError, TypeError):
                 _check_key(step)
                 if default is not _REQUIRED:
@@ -55,11 +56,11 @@ class State:
             _check_key(step)
         value = self.root
         for depth, step in enumerate(path):
-            if isinstance(value, Mapping):
+            if _maps(value):
                 if step not in value:
                     return
                 value = value[step]
-            elif step in _names(value) or isinstance(getattr(type(value), step, None), property):
+            elif step in _names(value) or isinstance(getattr(kind_of(value), step, None), property):
                 value = getattr(value, step)
             else:
                 where = repr(".".join(path[:depth])) if depth else "the state"
@@ -103,6 +104,10 @@ class State:
         return [((name,), value) for name, value in changed.items()]
 
 
+def _maps(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
 def _check_key(key: Any) -> None:
     if not (isinstance(key, str) and key):
         raise StateError(f"a key of the state is a string, but got {shown(key)}", "write str(…)")
@@ -110,16 +115,16 @@ def _check_key(key: Any) -> None:
 
 def _fields(value: Any) -> dict[str, Any]:
     """What an object holds, by name."""
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, Any]", value))
+    if _maps(value):
+        return dict(value)
     names = [*_names(value), *getattr(value, "__dict__", ())]
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _names(value: Any) -> list[str]:
     """The names by which an object that is no dictionary can hold something."""
-    if attrs.has(type(value)):
-        return [field.name for field in attrs.fields(type(value))]
+    if attrs.has(kind_of(value)):
+        return [field.name for field in attrs.fields(kind_of(value))]
     return list(getattr(value, "__dict__", ()))
 
 
@@ -144,7 +149,7 @@ def _assign(container: Any, path: Path, value: Any) -> Any:
     if not path:
         return value
     name, rest = path[0], path[1:]
-    if isinstance(container, dict):
+    if _maps(container):
         held = cast("dict[str, Any]", container)
         held[name] = _assign(held.get(name, {}), rest, value) if rest else value
         return held
@@ -152,7 +157,7 @@ def _assign(container: Any, path: Path, value: Any) -> Any:
     try:
         setattr(container, name, inner)
     except attrs.exceptions.FrozenInstanceError:
-        field = attrs.fields_dict(type(container))[name]
+        field = attrs.fields_dict(kind_of(container))[name]
         return attrs.evolve(container, **{field.alias or name: inner})
     return container
 

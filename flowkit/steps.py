@@ -181,7 +181,10 @@ def python_function(function: Any) -> Any:
     function = inspect.unwrap(_marked(function))
     while isinstance(function, functools.partial):
         function = inspect.unwrap(_marked(cast(Any, function).func))
-    return function if hasattr(function, "__code__") else inspect.unwrap(vars(type(function)).get("__call__", function))
+    if hasattr(function, "__code__"):
+        return function
+    kind = hints.kind_of(function)
+    return inspect.unwrap(vars(kind).get("__call__", function))
 
 
 def source(function: Any) -> str | None:
@@ -304,10 +307,11 @@ def catch_error(
 
 
 def _check_target(target: Any, decorator: str) -> None:
-    if isinstance(target, property | classmethod | functools.cached_property):
-        given, cure = f"a {type(target).__name__}", "a step is a plain method: take the other decorator off"
+    kind = hints.kind_of(target)
+    if issubclass(kind, property | classmethod | functools.cached_property):
+        given, cure = f"a {kind.__name__}", "a step is a plain method: take the other decorator off"
     elif getattr(target, "__flowkit_workflow__", False):
-        name = getattr(target, "__name__", type(target).__name__)
+        name = getattr(target, "__name__", kind.__name__)
         given, cure = (
             f"the workflow {name}",
             f"decorate its methods, or write {decorator}(workflow={name}) above a function",
@@ -335,9 +339,10 @@ def _is_seconds(value: Any) -> bool:
 
 
 def _step_names(target: Any, for_steps: Any) -> tuple[str, ...]:
-    names = [for_steps] if isinstance(for_steps, str) or not isinstance(for_steps, Iterable) else list(for_steps)
+    several = isinstance(for_steps, Iterable) and not isinstance(for_steps, str)
+    names: list[Any] = list(cast("Iterable[Any]", for_steps)) if several else [for_steps]
     right = [name if isinstance(name, str) else getattr(name, "__name__", "name") for name in names]
-    if isinstance(for_steps, str) or right != names:
+    if not several or right != names:
         raise _bad(target, f"has for_steps={shown(for_steps)}", f"give a list of step names, for_steps={right}")
     if not names:
         raise _bad(target, "has for_steps=[], so it covers no step", "name some, or leave for_steps out to cover all")

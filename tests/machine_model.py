@@ -1,8 +1,8 @@
 """A second machine, as slow and simple as can be: what must be where after each fact.
 
 It knows the rules of delivery by heart (routing, fan-out and fan-in, waits, collecting, holding back) and nothing of
-queues, slots and counters. It keeps plain lists and searches them. `Model.after` predicts what a fact leads to and compares
-with the machine's books; an event that is lost, doubled, or goes astray is an ``AssertionError``.
+queues, slots and counters. It keeps plain lists and searches them. `Model.after` predicts what a fact leads to and
+compares with the machine's books; an event that is lost, doubled, or goes astray is an ``AssertionError``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -64,7 +64,8 @@ def route(plan: Plan, kind: type) -> list[StepSpec]:
 
 
 def reach(plan: Plan) -> dict[str, set[str]]:
-    """For each step: the list steps that a member of its fan-out can come to, by following every event it may become."""
+    """For each step: the list steps that a member of its fan-out can come to, by following every event it may
+    become."""
     found: dict[str, set[str]] = {}
     for opener in plan.steps:
         found[opener.name] = set()
@@ -430,8 +431,9 @@ class Model:
         assert [(number, key(one.event)) for number, one in machine.held.items()] == [
             (number, key(one.event)) for number, one in self.held.items()
         ], "held"
-        assert sorted((w.invocation, w.waiter) for of_kind in machine.waits.open.values() for w in of_kind.values()) == (
-            sorted((wait.invocation, wait.waiter) for wait in self.waits)
+        open_waits = [wait for of_kind in machine.waits.open.values() for wait in of_kind.values()]
+        assert sorted((wait.invocation, wait.waiter) for wait in open_waits) == sorted(
+            (wait.invocation, wait.waiter) for wait in self.waits
         ), "open waits"
         assert machine.questions == self.questions
         for name, buffer in self.buffers.items():

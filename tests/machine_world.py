@@ -1,8 +1,8 @@
 """Random plans, and a simulated world that tells a machine what a real one could: no event loop, no clock.
 
-`plans()` draws workflows through the public decorators. A `World` owns one machine, carries out its commands the way the
-runner would (bodies that were started, waits they are suspended in, timers that are set), and draws what happens next
-among what *could* happen next. Everything it told the machine, and what came of it, is in ``history``.
+`plans()` draws workflows through the public decorators. A `World` owns one machine, carries out its commands the way
+the runner would (bodies that were started, waits they are suspended in, timers that are set), and draws what happens
+next among what *could* happen next. Everything it told the machine, and what came of it, is in ``history``.
 """
 
 import contextlib
@@ -42,7 +42,6 @@ from flowkit.facts import (
     EventSent,
     Fact,
     Finish,
-    GiveBatch,
     RunCancelled,
     RunFailed,
     RunResumed,
@@ -199,7 +198,8 @@ def described(plan: Plan) -> str:
 
 
 class Lens:
-    """Machines and commands of one plan as text, so that they can be compared when exceptions and copies are in them."""
+    """Machines and commands of one plan as text, so that they can be compared when exceptions and copies are in
+    them."""
 
     def __init__(self, plan: Plan) -> None:
         self.snapshots = Snapshots(plan)

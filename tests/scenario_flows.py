@@ -1,7 +1,7 @@
 """Workflows for test_scenarios.py, and the `Book` in which their steps write what they do.
 
-Every step says what it takes, enters a place and leaves it again: so a test sees what was delivered, how often, and whether
-anything was left behind. What an attempt does is an `Act`.
+Every step says what it takes, enters a place and leaves it again: so a test sees what was delivered, how often, and
+whether anything was left behind. What an attempt does is an `Act`.
 """
 
 import contextlib

@@ -105,9 +105,7 @@ def test_find_files_takes_text_and_says_what_it_leaves_out(tmp_path: Path) -> No
     assert [path.relative_to(tmp_path).as_posix() for path in listing.files] == [
         "a.txt", "b.md", "c.MARKDOWN", "sub/d.text",
     ]  # fmt: skip
-    assert [(each.name, each.reason) for each in listing.skipped] == [
-        ("huge.md", "2.0 MB, over the limit of 2 MB")
-    ]
+    assert [(each.name, each.reason) for each in listing.skipped] == [("huge.md", "2.0 MB, over the limit of 2 MB")]
 
 
 @posix
@@ -154,11 +152,7 @@ def test_a_name_that_is_no_text_can_be_shown(tmp_path: Path) -> None:
 def test_read_text_takes_utf_8_with_and_without_a_mark(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_bytes(b"\xef\xbb\xbfna\xc3\xafve")
     (tmp_path / "b.md").write_bytes(b"na\xc3\xafve")
-    assert (
-        read_text(tmp_path / "a.md")
-        == read_text(tmp_path / "b.md")
-        == "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve"
-    )
+    assert read_text(tmp_path / "a.md") == read_text(tmp_path / "b.md") == "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve"
 
 
 @pytest.mark.parametrize(
@@ -265,18 +259,16 @@ def test_words_are_found_in_every_form() -> None:
 def test_a_candidate_counts_words_and_their_distance() -> None:
     by_text = {
         each.passage.text: (each.covered, each.distance)
-        for each in found(
-            "reset password", "password", "reset a password", "reset, reset: a new password reset"
-        )
+        for each in found("reset password", "password", "reset a password", "reset, reset: a new password reset")
     }
     assert by_text == {
         "password": (1, None),
         "reset a password": (2, 2),
         "reset, reset: a new password reset": (2, 1),
     }
-    assert [
-        (each.covered, each.distance) for each in found("reset password", "reset", heading="Password")
-    ] == [(2, None)]
+    assert [(each.covered, each.distance) for each in found("reset password", "reset", heading="Password")] == [
+        (2, None)
+    ]
 
 
 def test_words_of_a_heading_count_more() -> None:
@@ -321,9 +313,7 @@ def test_equals_keep_the_order_of_bm25() -> None:
 
 
 def test_a_text_is_quoted_once() -> None:
-    assert [
-        each.text for each in reranked([candidate("same", 2.0, 1, None), candidate("same", 1.0, 2, 1)])
-    ] == ["same"]
+    assert [each.text for each in reranked([candidate("same", 2.0, 1, None), candidate("same", 1.0, 2, 1)])] == ["same"]
 
 
 def test_sqlite_without_fts5(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,18 +327,16 @@ def test_sqlite_without_fts5(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_endpoint_without_url_and_key() -> None:
     assert Endpoint.from_environment({}) is None
-    assert (
-        Endpoint.from_environment({"OPENAI_BASE_URL": " ", "OPENAI_API_KEY": "", "OPENAI_MODEL": "m"}) is None
-    )
+    assert Endpoint.from_environment({"OPENAI_BASE_URL": " ", "OPENAI_API_KEY": "", "OPENAI_MODEL": "m"}) is None
 
 
 def test_either_url_or_key_makes_an_endpoint() -> None:
     assert Endpoint.from_environment({"OPENAI_API_KEY": "k"}) == Endpoint(
         "https://api.openai.com/v1", "gpt-4o-mini", "k"
     )
-    assert Endpoint.from_environment(
-        {"OPENAI_BASE_URL": "http://[::1]:8080/v1", "OPENAI_MODEL": "m"}
-    ) == Endpoint("http://[::1]:8080/v1", "m")
+    assert Endpoint.from_environment({"OPENAI_BASE_URL": "http://[::1]:8080/v1", "OPENAI_MODEL": "m"}) == Endpoint(
+        "http://[::1]:8080/v1", "m"
+    )
 
 
 def test_the_key_is_not_shown() -> None:
@@ -479,9 +467,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def ask(
-    notes: Path, anyio_backend_name: str, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def ask(notes: Path, anyio_backend_name: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Run the program in this process; its exit code and what it wrote to standard output."""
 
     def ask(*arguments: str, folder: Path = notes, question: str = QUESTION) -> tuple[int, str]:
@@ -521,9 +507,7 @@ def test_without_a_key_none_is_sent(server: Server, ask: Program, monkeypatch: p
     assert "Authorization" not in headers
 
 
-def test_a_busy_endpoint_is_asked_again(
-    server: Server, ask: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_endpoint_is_asked_again(server: Server, ask: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     monkeypatch.setenv("OPENAI_MODEL", "m")
     at_once = {"Retry-After": "0"}
@@ -584,9 +568,7 @@ def test_where_nothing_listens_the_passages_are_quoted(ask: Program, monkeypatch
     assert "guide/login.md:3" in out
 
 
-async def test_an_answer_that_takes_too_long_is_not_waited_for(
-    notes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_that_takes_too_long_is_not_waited_for(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(*_: object) -> str:
         await anyio.sleep_forever()
         raise AssertionError
@@ -651,9 +633,7 @@ def failing(name: str, times: float, calls: list[str]) -> Callable[[Path], str]:
     return read
 
 
-async def test_a_file_that_can_be_read_at_the_third_attempt(
-    notes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_can_be_read_at_the_third_attempt(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(ask_folder, "read_text", failing("login.md", 2, calls))
     begun = anyio.current_time()
@@ -773,9 +753,7 @@ def test_the_program_reports_what_it_did_not_read(ask: Program, notes: Path) -> 
         (["{folder}"], "the following arguments are required: question"),
     ],
 )
-def test_wrong_usage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     (tmp_path / "a.md").write_text("text")
     with pytest.raises(SystemExit) as caught:
         main([each.format(folder=tmp_path) for each in arguments])
@@ -828,9 +806,7 @@ def test_progress_on_a_terminal_is_one_line_that_changes() -> None:
         screen.show(event)
     screen.clear()
     shown = out.getvalue()
-    assert shown.startswith(
-        "\r\x1b[Kreading 2 files\r\x1b[Kreading 2 files: 1 done\r\x1b[Kunreadable: a.md: broken\n"
-    )
+    assert shown.startswith("\r\x1b[Kreading 2 files\r\x1b[Kreading 2 files: 1 done\r\x1b[Kunreadable: a.md: broken\n")
     assert "\r\x1b[Kread 1 of 2 files: 1 passage\n" in shown
     assert shown.endswith("m\r\x1b[K")
     assert max(len(line) for line in re.split(r"\r\x1b\[K|\n", shown)) < 100

@@ -12,22 +12,18 @@ from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from machine_model import reach
-from machine_world import A, A1, B, Begin, C, End, Lens, World, make_plan, make_step, plans, told, walked, worlds
+from machine_world import A1, A, B, Begin, C, End, Lens, World, make_plan, make_step, plans, told, walked, worlds
 
 from flowkit import Event
 from flowkit.facts import (
     CancelTimer,
     EventCollected,
-    EventPublished,
     EventSent,
     Fact,
     Finish,
     RunCancelled,
-    RunResumed,
     RunStarted,
-    SetTimer,
     StartStep,
     StateWritten,
     StepRaised,
@@ -40,7 +36,6 @@ from flowkit.joins import ROOT
 from flowkit.journal import Journal
 from flowkit.machine import Machine
 from flowkit.plan import Plan
-from flowkit.snapshot import Snapshots
 from flowkit.state import State
 
 laws = settings(max_examples=int(os.environ.get("FLOWKIT_EXAMPLES", "60")), deadline=None)
