@@ -200,6 +200,7 @@ class Context(Generic[S]):
         Raises:
             RunFinished: the run has ended.
             MisdirectedEvent: there is no step of that name, or it doesn't take this event.
+            WrongCall: it is no event, or no run has begun.
         """
         run = self._run or self._running("send_event")
         run.send(event, step, self._invocation)
@@ -209,6 +210,7 @@ class Context(Generic[S]):
 
         Raises:
             RunFinished: the run has ended.
+            WrongCall: it is no event, or no run has begun.
         """
         run = self._run or self._running("write_event_to_stream")
         run.publish(event, self._invocation)
@@ -221,6 +223,10 @@ class Context(Generic[S]):
         The batch is in the requested order, first in first out within a type; surplus stays for the next. Each step has
         a buffer of its own for each ``buffer_id``. The work per call doesn't grow with ``expected`` where the same list
         is passed each time.
+
+        Raises:
+            RunFinished: the run has ended.
+            WrongCall: an argument is of the wrong type, or the step that this context belongs to has returned.
         """
         run = self._run or self._running("collect_events")
         if self._invocation is None:
@@ -250,6 +256,7 @@ class Context(Generic[S]):
         Raises:
             WaitTimedOut: ``timeout`` seconds have passed. (A `TimeoutError`.)
             RunFinished: the run has ended.
+            WrongCall: an argument can't be right, or the step that this context belongs to has returned.
         """
         run = self._running("wait_for_event")
         if self._invocation is None:

@@ -120,10 +120,11 @@ def classes_in(hints: list[Any], scope: dict[str, Any]) -> Iterator[type]:
             hints += [*get_args(hint), *(getattr(hint, name) for name in inner if hasattr(hint, name))]
 
 
-def unregistered(cls: type) -> Refusal:
+def unregistered(cls: type, register: str) -> Refusal:
+    """The refusal of a class; ``register`` is what to write, with a place for its name."""
     name = cls.__name__
     if is_taken_apart(cls):
-        return Refusal(f"{class_name(cls)} isn't registered", f"write codec.register({name})")
+        return Refusal(f"{class_name(cls)} isn't registered", f"write {register.format(name)}")
     if cls.__module__.partition(".")[0] in ("builtins", "types") or cls.__module__.startswith("_"):
         return Refusal(
             f"a {name} can't be stored", "keep live objects out of events and state, let a Resource hold them"

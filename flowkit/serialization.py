@@ -37,7 +37,7 @@ In this file, each part knowing those before it: refusals; leaves, which are one
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, cast, get_args, get_origin
@@ -46,6 +46,7 @@ import cattrs
 
 from flowkit.containers import Values
 from flowkit.errors import SerializationError
+from flowkit.events import Event
 from flowkit.forms import (
     FIXED,
     KNOWN,
@@ -104,19 +105,35 @@ def _always(cls: Any) -> bool:
 _PARSER = json.JSONDecoder(object_pairs_hook=_parse_object, parse_int=read_int, parse_constant=_parse_constant)
 
 
+def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from _subclasses(one)
+
+
 class Codec:
     """Turns values into JSON data or bytes and back, exactly or not at all. The head of this file tells how.
 
     Builtin and standard value types, builtin exceptions and flowkit's own events and errors are known; any
-    other class is registered: here, or by `register`. One that flowkit can't take apart needs cattrs hooks:
-    given to `register`, or registered on ``converter`` for that very class (not for a base or by predicate)
-    before its first value is written or read. A hook may return any value that the codec knows, and gets that
+    other class is registered: here, or by `register`. ``any_event`` lets every event class through that this process
+    has defined. ``register`` is what a refusal tells the reader to write, with a place for the class's name. One that
+    flowkit can't take apart needs cattrs hooks: given to `register`, or registered on ``converter`` for that very
+    class (not for a base or by predicate) before its first value is written or read. A hook may return any value that the codec knows, and gets that
     value back.
 
     Threads may share a codec once its classes are registered.
     """
 
-    def __init__(self, types: Iterable[type] = (), converter: cattrs.Converter | None = None) -> None:
+    def __init__(
+        self,
+        types: Iterable[type] = (),
+        converter: cattrs.Converter | None = None,
+        *,
+        any_event: bool = False,
+        register: str = "codec.register({})",
+    ) -> None:
+        self._any_event = any_event
+        self._register = register
         self.converter = converter if converter is not None else cattrs.Converter()
         self._classes = dict(KNOWN)
         self._tags = {cls: tag for tag, cls in KNOWN.items()}
@@ -244,15 +261,25 @@ class Codec:
 
     def _write_type(self, value: Any, depth: int) -> Any:
         if value not in self._tags:
-            raise Refusal(f"the class {class_name(value)} isn't registered", f"write codec.register({value.__name__})")
+            if not (self._any_event and issubclass(value, Event)):
+                cure = f"write {self._register.format(value.__name__)}"
+                raise Refusal(f"the class {class_name(value)} isn't registered", cure)
+            self.register(value)
         return {"$type": self._tags[value]}
 
     def _class(self, tag: Any) -> type:
         if type(tag) is not str:
             raise ValueError("a tag is expected")
         if tag not in self._classes:
-            cure = "write codec.register for it, with aliases=… if it was renamed"
-            raise Refusal(f"no registered class has the tag {scalar_text(tag)}", cure)
+            defined = [
+                cls
+                for cls in (_subclasses(Event) if self._any_event else ())
+                if f"{cls.__module__}:{cls.__qualname__}" == tag
+            ]
+            if len(defined) != 1:
+                cure = "write codec.register for it, with aliases=… if it was renamed"
+                raise Refusal(f"no registered class has the tag {scalar_text(tag)}", cure)
+            self.register(defined[0])
         return self._classes[tag]
 
     def _form(self, cls: type) -> "EnumForm | HookForm | ObjectForm":
@@ -264,7 +291,9 @@ class Codec:
     def _new_form(self, cls: type) -> "EnumForm | HookForm | ObjectForm":
         tag = self._tags.get(cls)
         if tag is None:
-            raise unregistered(cls)
+            if not (self._any_event and issubclass(cls, Event)):
+                raise unregistered(cls, self._register)
+            tag = self._tags[self.register(cls)]
         hooks = self._hooks.get(cls) or (self._converter_hooks(cls) if cls not in FIXED else None)
         if hooks is not None:
             return HookForm(self._values, cls, tag, hooks)

@@ -244,7 +244,7 @@ def _read_event(reading: _Reading, name: str, annotation: Any, bare: Any, extras
     takes_list = get_origin(bare) is list
     accepts = _event_types(get_args(bare)[0] if takes_list else bare)
     collect = next((one for one in extras if isinstance(one, Collect)), None)
-    if next((one for one in extras if isinstance(one, All | Take) or one in (All, Collect, Take)), None) is not None:
+    if any(isinstance(one, All | Take) or one is All or one is Take or one is Collect for one in extras):
         reading.fault(
             f"has for {name!r} the annotation {_text(annotation)}",
             "write Annotated[list[E], Collect(Take(3))], or Collect(All())",
@@ -294,12 +294,13 @@ def _read_resource(reading: _Reading, name: str, wanted: Any, resource: Resource
 
 
 def _check_event_parameter(reading: _Reading, options: StepOptions) -> None:
-    if reading.faults or reading.unresolved:
-        return  # the event parameter may be the one that is at fault
     events = reading.events
     caught = [event for event in events if StepFailedEvent in event.accepts]
     if not events:
-        reading.fault("takes no event", "give it one parameter annotated with the event class it is for", "no-event")
+        if not (reading.faults or reading.unresolved):  # one that is at fault may be the event
+            reading.fault(
+                "takes no event", "give it one parameter annotated with the event class it is for", "no-event"
+            )
     elif len(events) > 1:
         names = " and ".join(repr(event.name) for event in events)
         reading.fault(

@@ -9,12 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flowkit import events
 from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Lane, Timer, Waiting
 from flowkit.collecting import Buffer
 from flowkit.dispatch import finish_with
 from flowkit.errors import SerializationError
-from flowkit.events import Event
 from flowkit.joins import FanOut
 from flowkit.machine import Machine
 from flowkit.plan import Plan
@@ -27,12 +25,10 @@ __all__ = ["Snapshots", "codec_for", "freeze", "thaw"]
 FORMAT = 1
 
 
-def codec_for(plan: Plan) -> Codec:
-    """A codec that knows every type the plan mentions, and every event class defined so far."""
-    codec = Codec(_types(plan))
-    for kind in _event_classes():
-        codec.register(kind)
-    return codec
+def codec_for(plan: Plan, types: Iterable[type] = ()) -> Codec:
+    """A codec that knows every type the plan mentions, these types, and every event class that this process has
+    defined."""
+    return Codec((*_types(plan), *types), any_event=True, register="Workflow(types=[{}])")
 
 
 def _types(plan: Plan) -> Iterator[type]:
@@ -44,17 +40,12 @@ def _types(plan: Plan) -> Iterator[type]:
         yield plan.state_type
 
 
-def _event_classes() -> Iterable[type[Event]]:
-    """The classes of events.py; others come back where the plan, or `Snapshots.know`, mentions them."""
-    return (getattr(events, name) for name in events.__all__)
-
-
 class Snapshots:
     """Snapshots of one plan's runs."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, types: Iterable[type] = ()) -> None:
         self.plan = plan
-        self.codec = codec_for(plan)
+        self.codec = codec_for(plan, types)
 
     def dump_state(self, state: State) -> dict[str, Any]:
         """A state without a run."""

@@ -10,7 +10,7 @@ import functools
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, cast
 from weakref import WeakKeyDictionary
@@ -60,6 +60,7 @@ class _Settings:
     validate: bool = True
     patient: bool = False
     stream_buffer: int = DEFAULT_CAPACITY
+    types: tuple[type, ...] = ()
 
 
 @attrs.define(eq=False)
@@ -103,6 +104,9 @@ class Workflow:
         `WorkflowStalled`,
             or ``"wait"`` because it is driven from outside by ``handler.send_event``.
         stream_buffer: how many events a run's stream keeps for readers that are behind.
+        types: classes of values in the state or in events that `Context.to_dict` and checkpoints are to bring back,
+        besides
+            events and what their annotations mention.
 
     Raises:
         WorkflowValidationError: an argument makes no sense.
@@ -122,6 +126,7 @@ class Workflow:
         num_concurrent_runs: int | None = None,
         stalled: Literal["fail", "wait"] = "fail",
         stream_buffer: int = DEFAULT_CAPACITY,
+        types: Iterable[type] = (),
     ) -> None:
         _check_timeout(type(self).__name__, timeout)
         if num_concurrent_runs is not None and not (_is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
@@ -133,7 +138,9 @@ class Workflow:
         if not (_is_count(stream_buffer) and stream_buffer >= 1):
             raise _bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
         record = _record(self)
-        record.settings = _Settings(timeout, verbose, not disable_validation, stalled == "wait", stream_buffer)
+        record.settings = _Settings(
+            timeout, verbose, not disable_validation, stalled == "wait", stream_buffer, tuple(types)
+        )
         record.limit = num_concurrent_runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -407,7 +414,7 @@ class Workflow:
     def _snapshots(self) -> Snapshots:
         record = _record(self)
         if record.snapshots is None:
-            record.snapshots = Snapshots(self._plan())
+            record.snapshots = Snapshots(self._plan(), record.settings.types)
         return record.snapshots
 
 

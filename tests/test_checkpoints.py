@@ -391,7 +391,28 @@ async def test_saving_disturbs_nothing() -> None:
     assert anyio.current_time() == pytest.approx(10)
 
 
-@pytest.mark.xfail(strict=True, raises=SerializationError, reason="only types in step signatures are known")
+async def test_a_type_that_no_step_mentions_is_known_where_the_workflow_is_told_of_it() -> None:
+    @attrs.frozen
+    class Point:
+        x: int
+
+    class Flow(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.set("at", Point(1))
+            return StopEvent(result=await ctx.get("at"))
+
+    workflow = Flow(types=[Point])
+    handler = workflow.run()
+    assert await handler == Point(1)
+    assert await Context.from_dict(workflow, handler.ctx.to_dict()).get("at") == Point(1)
+
+    handler = Flow().run()
+    await handler
+    with pytest.raises(SerializationError, match=r"Point isn't registered: write Workflow\(types=\[Point\]\)"):
+        handler.ctx.to_dict()
+
+
 async def test_an_event_type_that_only_a_wait_mentions_is_known() -> None:
     class Approval(Event):
         n: int

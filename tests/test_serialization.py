@@ -1405,7 +1405,11 @@ def test_round_trip(value: Any) -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text().filter(lambda key: key[:1] != "$"), inner),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.dictionaries(st.text(max_size=4).filter(lambda key: key[:1] != "$"), inner, max_size=4),
+        ),
+        max_leaves=20,
     )
 )
 def test_json_stands_for_itself(value: Any) -> None:

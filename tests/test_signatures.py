@@ -411,6 +411,27 @@ def several_events() -> None:
 
 @misuse(
     InvalidWorkflow,
+    "Flow.work has a parameter 'limit' of type int, which flowkit can't fill: take it from the event or the context, "
+    "or inject it: limit: Annotated[int, Resource(factory)]. (HERE)\n"
+    "Flow.work has 2 event parameters, 'first' and 'second': take one: a union such as `ev: A | B` runs for each, and "
+    "ctx.collect_events waits for several. (HERE)\n"
+    "Flow.work has no return annotation: say what it returns: -> MyEvent, -> StopEvent, -> A | B | None, or -> "
+    "list[A]. (HERE)\n"
+    "Flow.play is a generator: return a list of events, or call ctx.send_event for each. (HERE)",
+)
+def everything_at_once() -> None:
+    class Flow(Workflow):
+        @step
+        async def work(self, first: Part, limit: int, second: Other):
+            return StopEvent()
+
+        @step
+        async def play(self, ev: StartEvent) -> StopEvent:
+            yield StopEvent()
+
+
+@misuse(
+    InvalidWorkflow,
     "Flow.work takes no event: give it one parameter annotated with the event class it is for. (HERE)",
 )
 def no_event() -> None:
