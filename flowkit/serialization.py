@@ -118,8 +118,8 @@ class Codec:
     other class is registered: here, or by `register`. ``any_event`` lets every event class through that this process
     has defined. ``register`` is what a refusal tells the reader to write, with a place for the class's name. One that
     flowkit can't take apart needs cattrs hooks: given to `register`, or registered on ``converter`` for that very
-    class (not for a base or by predicate) before its first value is written or read. A hook may return any value that the codec knows, and gets that
-    value back.
+    class (not for a base or by predicate) before its first value is written or read. A hook may return any value that
+    the codec knows, and gets that value back.
 
     Threads may share a codec once its classes are registered.
     """
