@@ -91,7 +91,7 @@ def local_names(annotations: Iterable[Any], frame: FrameType | None) -> dict[str
     found: dict[str, Any] = {}
     while frame is not None and wanted and frame.f_locals is not frame.f_globals:
         scope = frame.f_locals
-        while fresh := (wanted - found.keys()) & scope.keys():
+        while fresh := (wanted - found.keys()).intersection(scope):
             found.update({name: scope[name] for name in fresh})
             wanted.update(name for one in fresh for name in _mentioned(scope[one]))
         in_class_body = "__qualname__" in scope and "__module__" in scope

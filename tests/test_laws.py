@@ -4,6 +4,7 @@
 ``FLOWKIT_EXAMPLES``, for each test (60 by default).
 """
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -402,9 +403,11 @@ def _calls(act: Callable[[], object]) -> int:
         nonlocal count
         count += event in ("call", "c_call")
 
+    gc.disable()  # Hypothesis has a callback on collections, which would be counted
     sys.setprofile(profile)
     try:
         act()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
