@@ -58,6 +58,7 @@ def wheel(session: nox.Session) -> str:
     if not built:
         folder = Path(session.cache_dir, "wheel")
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)  # pip would name the wheel itself like a folder that isn't there
         session.run("pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", ".", silent=True)
         built.extend(folder.glob("*.whl"))
     return str(built[0])
