@@ -56,7 +56,11 @@ def current() -> Backend | None:
     """The running event loop's backend, ``None`` where none runs in this thread."""
     trio = sys.modules.get("trio")
     # trio first: as a guest it runs inside an asyncio loop's callbacks.
-    if trio is not None and trio.lowlevel.in_trio_task():
+    try:
+        in_trio = trio is not None and trio.lowlevel.in_trio_task()
+    except AttributeError:
+        in_trio = False  # another thread is just importing it
+    if in_trio:
         return _trio_backend(trio)
     try:
         loop = asyncio.get_running_loop()

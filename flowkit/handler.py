@@ -22,10 +22,11 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from flowkit.backend import Backend
+from flowkit.backend import Backend, uninterrupted
 from flowkit.context import Context
 from flowkit.errors import WorkflowCancelled, WrongCall, shown
 from flowkit.events import Event
+from flowkit.performer import first_of
 from flowkit.runner import Run
 from flowkit.stream import Origin, Reader
 
@@ -43,6 +44,7 @@ def _begin(
     """The loop's next turn has come and nobody has claimed the run: it is a background run, in this context."""
     if not run.claimed:
         run.claimed = run.supervised = True
+        run.guarded = backend.name == "trio"
         drive = functools.partial(run.drive, start, gate)
         backend.supervise(drive, f"flowkit run of {run.workflow_name}", run.lost)
 
@@ -99,6 +101,7 @@ class Handler:
         """
         return self._outcome().__await__()
 
+    @uninterrupted
     async def _outcome(self) -> Any:
         run = self._run
         if run.machine.stepwise:
@@ -151,6 +154,7 @@ class Handler:
 
     # -------------------------------------------------------------------------------------------------------- block
 
+    @uninterrupted
     async def __aenter__(self) -> Self:
         if self._run.claimed:
             raise WrongCall(
@@ -159,12 +163,14 @@ class Handler:
                 "write `async with workflow.run(…) as handler:` in one go",
             )
         self._claim()
+        self._run.guarded = self._backend.name == "trio"
         group = anyio.create_task_group()
         await group.__aenter__()
         self._group = group
         group.start_soon(self._run.drive, self._start, self._gate)
         return self
 
+    @uninterrupted
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
@@ -176,8 +182,8 @@ class Handler:
             cancelled = isinstance(error, anyio.get_cancelled_exc_class())
             try:
                 if cancelled:
-                    return await group.__aexit__(kind, error, traceback)
-                await group.__aexit__(None, None, None)
+                    return await _leave(group, kind, error, traceback)
+                await _leave(group, None, None, None)
             finally:
                 self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
             return None
@@ -191,9 +197,9 @@ class Handler:
                     "or keep the handle"
                 )
         except BaseException as late:
-            await group.__aexit__(type(late), late, late.__traceback__)
+            await _leave(group, type(late), late, late.__traceback__)
             raise
-        await group.__aexit__(None, None, None)
+        await _leave(group, None, None, None)
         if run.error is not None and not self._delivered:
             self._deliver()
         return None
@@ -309,6 +315,8 @@ class Handler:
         if not run.claimed:
             run.claimed = run.settled = True
             take_back()
+            # Where it was dropped in another thread, it may be beginning at this very moment.
+            self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
             warnings.warn(
                 f"a run of {run.workflow_name} was never begun: await the handler, or keep it.",
                 ResourceWarning,
@@ -327,6 +335,15 @@ class Handler:
             self._warn()
         elif not self._delivered and (error := run.error or run.machine.outcome.error):  # type: ignore[union-attr]
             logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=error)
+
+
+async def _leave(
+    group: TaskGroup, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+) -> bool | None:
+    try:
+        return await group.__aexit__(kind, error, traceback)
+    except BaseExceptionGroup as several:
+        raise first_of(several) from None  # Ctrl-C came while it was waited for
 
 
 class _Settled:

@@ -40,7 +40,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from flowkit.backend import Backend, escaped_cancellation, uninterrupted
 from flowkit.context import Context, RunFace
-from flowkit.errors import WorkflowRuntimeError
+from flowkit.errors import RunFinished, WorkflowRuntimeError
 from flowkit.events import Event
 from flowkit.facts import (
     AnswerWait,
@@ -136,6 +136,7 @@ class Performer(ABC):
         "_unborn",
         "_waits",
         "_woken",
+        "guarded",
         "machine",
     )
 
@@ -156,6 +157,9 @@ class Performer(ABC):
         self._task_group: TaskGroup | None = None
         self._stations: list[_Station | None] = [None] * len(machine.lanes)
         self._inside = 0  # tasks started and not ended
+        # On trio Ctrl-C is raised wherever the main thread is. In a step of a run that isn't driven by the task that
+        # awaits it, nobody might notice: there it is kept for the main task.
+        self.guarded = False
         self._nested = 0  # runs started in its steps and not settled
         self._context: contextvars.Context | None = None  # the run's context variables, from its begin on
         self._fatal: BaseException | None = None  # what the run ends with, whatever its outcome was
@@ -265,6 +269,8 @@ class Performer(ABC):
     def _spawn(self, task: Callable[[Any], Coroutine[Any, Any, None]], argument: Any) -> None:
         """Start a task in the run's task group, or have the group opened for it."""
         self._inside += 1
+        if self.guarded:
+            task = functools.partial(self._guard, task)
         if self._task_group is not None:
             assert self._context is not None
             _ = self._context.run(self._task_group.start_soon, task, argument)
@@ -272,6 +278,10 @@ class Performer(ABC):
         self._unborn = [*(self._unborn or ()), (task, argument)]
         if self._woken is not None:
             self._woken.set()
+
+    @uninterrupted
+    async def _guard(self, task: Callable[[Any], Coroutine[Any, Any, None]], argument: Any) -> None:
+        await task(argument)
 
     def _finish(self) -> None:
         idle = 0
@@ -464,7 +474,10 @@ class Performer(ABC):
             else:
                 self._other(error)
             return
-        if self.machine.outcome is not None or anyio.get_current_task().has_pending_cancellation():
+        ended, name = self.machine.outcome is not None, self.machine.plan.name
+        if ended and isinstance(error, RunFinished) and error.workflow == name:
+            return  # a step that can't be cancelled, such as one in a thread, learns of the end like this
+        if ended or anyio.get_current_task().has_pending_cancellation():
             self._other(error)  # it failed while being cancelled: at the run's end, by a deadline, with its owner
             return
         now = self._now()

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.from_thread
 
-from flowkit.backend import Backend
+from flowkit.backend import Backend, uninterrupted
 from flowkit.context import RetryInfo
 from flowkit.errors import (
     MisdirectedEvent,
@@ -167,6 +167,7 @@ class Requests(Performer):
                 return command.events
         return None
 
+    @uninterrupted
     async def wait(
         self,
         invocation: int,

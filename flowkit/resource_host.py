@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from flowkit.backend import watch_this_task
+from flowkit.backend import uninterrupted, watch_this_task
 from flowkit.resource_pool import Pool
 
 __all__ = ["Host"]
@@ -26,6 +26,7 @@ class Host:
         self._done = anyio.Event()
         self._error: Exception | None = None
 
+    @uninterrupted
     async def run(self) -> None:
         """Hold them until `close`, or until the loop ends and cancels this task: then until nobody uses them."""
         try:
@@ -49,6 +50,7 @@ class Host:
             self._ended(self)
             self._done.set()
 
+    @uninterrupted
     async def _hold(self, around: anyio.CancelScope, owner_cancelled: Callable[[], bool]) -> None:
         try:
             await self._pool.host(owner_cancelled)

@@ -102,6 +102,7 @@ class Run(Requests):
 
     # ---------------------------------------------------------------------------------------------------- lifetime
 
+    @uninterrupted
     async def drive(self, start: Event | None, gate: anyio.Semaphore | None = None) -> None:
         """Run to the end. ``start`` is the start event; ``None`` goes on with a restored machine.
 
@@ -249,6 +250,7 @@ class Run(Requests):
                 self.cancel("the run it was started in has ended")
                 return
             self.parent.adopt(self)
+            self.guarded = self.guarded or self.parent.guarded
         self.begun = True
         self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         if self.machine.stepwise:

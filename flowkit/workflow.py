@@ -77,7 +77,6 @@ class _Record:
     pool: Pool | None = None
     host: Host | None = None
     snapshots: Snapshots | None = None
-    owner: "_Owner | None" = None
 
 
 class _AddStep:
@@ -291,7 +290,7 @@ class Workflow:
         identity = run_id or _new_id()
         run = Run(
             machine,
-            self._owner(record),
+            _Owner(self),  # made anew: kept in the record it would keep the workflow alive
             loop,
             Stream(settings.stream_buffer),
             run_id=identity,
@@ -329,12 +328,6 @@ class Workflow:
             raise WrongCall(
                 call, f"got a context whose state is {has}, but its steps take {wants}", "make one of its own"
             )
-
-    def _owner(self, record: "_Record") -> "_Owner":
-        owner = record.owner
-        if owner is None or owner.workflow is not self:  # a child's copy shares the record
-            owner = record.owner = _Owner(self)
-        return owner
 
     def run_kept(self, keep: Keep, *, run_id: str, **arguments: Any) -> Handler:
         """`run`, with each fact handed to ``keep`` before it takes effect. For checkpoints."""
@@ -418,7 +411,7 @@ class Workflow:
         return record.snapshots
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Owner:
     """What a run needs of its workflow (the runner's `Owner`)."""
 
