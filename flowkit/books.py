@@ -19,13 +19,15 @@ class Waiting:
     """The waits of an invocation, by waiter: those ever ``opened`` (with their deadlines), the ``open`` ones, and the
     answers.
 
-    ``to_answer`` are those that were answered while the invocation's slot was away.
+    ``to_answer`` are those that were answered while the invocation's slot was away, ``unseen`` those whose question
+    was asked before the run was resumed: it is asked again.
     """
 
     opened: dict[str, float | None] = attrs.field(factory=dict[str, float | None])
     open: dict[str, Wait] = attrs.field(factory=dict[str, Wait])
     answers: dict[str, Event | None] = attrs.field(factory=dict[str, Event | None])
     to_answer: list[str] = attrs.field(factory=list[str])
+    unseen: list[str] = attrs.field(factory=list[str])
 
 
 @attrs.define(eq=False)

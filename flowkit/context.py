@@ -29,7 +29,7 @@ else:
     E = TypeVar("E", bound=Event)
     T = TypeVar("T")
 
-__all__ = ["Context", "RetryInfo", "RunFace", "Store"]
+__all__ = ["Context", "RetryInfo", "RunFace", "StateStore"]
 
 _REQUIRED: Any = object()
 
@@ -155,9 +155,9 @@ class Context(Generic[S]):
     # ------------------------------------------------------------------------------------------------------ state
 
     @property
-    def store(self) -> "Store[S]":
+    def store(self) -> "StateStore[S]":
         """The state by dotted path, and as a whole."""
-        return Store(self)
+        return StateStore(self)
 
     async def get(self, key: str, default: Any = _REQUIRED) -> Any:
         """The value of ``key``; ``default`` where it was never set. Doesn't yield to other tasks.
@@ -329,7 +329,7 @@ def _check_wait(event_type: Any, question: Any, waiter_id: Any, requirements: An
         )
 
 
-class Store(Generic[S]):
+class StateStore(Generic[S]):
     """A context's state by dotted path (``"user.name"``), and as a whole."""
 
     __slots__ = ("_ctx",)

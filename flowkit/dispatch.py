@@ -64,7 +64,7 @@ class Dispatch:
         self.joins = Joins() if plan.has_joins else None
         self.busy = 0  # invocations that run and don't wait
         self.retrying = 0
-        self.questions: int = 0  # asked by steps and not answered
+        self.questions: list[Event] = []  # asked by steps and not answered
         self.last = 0  # the last number given to anything
 
     def lane_of(self, step: str) -> Lane:
@@ -80,7 +80,7 @@ class Dispatch:
         if self.stepwise:
             asks = isinstance(event, InputRequiredEvent)
             if asks:
-                self.questions += 1
+                self.questions.append(event)
                 out.append(Publish(event))
             name = f"step {sender.lane.spec.name!r}"
             self._hold(event, name, target, sender.scope, sender.place, published=asks)
@@ -130,7 +130,7 @@ class Dispatch:
             return
         taken = route.asks
         if route.asks and not published:
-            self.questions += 1
+            self.questions.append(event)
             out.append(Publish(event))
         lanes = [self.lanes[step] for step in route.steps] if target is None else [self.lane_of(target)]
         for lane in lanes:
@@ -144,7 +144,7 @@ class Dispatch:
             self._answer(wait, event, out)
         elif taken:
             if route.answers and self.questions:
-                self.questions -= 1
+                del self.questions[0]
         else:
             name = sender if isinstance(sender, str) else f"step {sender.lane.spec.name!r}"
             self.waits.keep(self._number(), event, name)

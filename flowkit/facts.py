@@ -39,6 +39,7 @@ __all__ = [
     "SetTimer",
     "StartStep",
     "StateWritten",
+    "StepCommitted",
     "StepRaised",
     "StepReturned",
     "Stepped",
@@ -81,6 +82,16 @@ class StepReturned:
 
     time: float
     invocation: int
+    result: Any
+
+
+@attrs.define
+class StepCommitted:
+    """An attempt of an atomic step ended well: what it did takes effect now, in this order, and then its ``result``."""
+
+    time: float
+    invocation: int
+    effects: "tuple[EventSent | EventPublished | StateWritten, ...]"
     result: Any
 
 
@@ -199,6 +210,7 @@ Fact = (
     | RunResumed
     | EventSent
     | StepReturned
+    | StepCommitted
     | StepRaised
     | EventCollected
     | WaitOpened

@@ -63,6 +63,7 @@ from flowkit.facts import (
     RunTimedOut,
     SetTimer,
     StateWritten,
+    StepCommitted,
     Stepped,
     StepRaised,
     StepReturned,
@@ -143,10 +144,14 @@ class Machine(Dispatch):
         for entry in self.invocations.values():
             if entry.status in (RUNNING, WAITING, RESUMING):
                 # Its body is gone with the process. It starts again and finds its answers and sends on record.
+                if entry.waiting is not None:
+                    entry.waiting.unseen = [*entry.waiting.open]
                 self._drop_waits(entry, [])
                 entry.status = QUEUED
                 entry.rewind()
                 enqueue(entry)
+        # Those who read this run's stream now haven't seen what it asked before.
+        out += [Publish(question) for question in self.questions]
         out += [SetTimer(number, timer.at) for number, timer in self.timers.items()]
         for lane in self.lanes:
             if lane.queue:
@@ -187,7 +192,7 @@ class Machine(Dispatch):
 
     def _published(self, fact: EventPublished) -> Sequence[Command]:
         if isinstance(fact.event, InputRequiredEvent):
-            self.questions += 1
+            self.questions.append(fact.event)
         return (Publish(fact.event),)
 
     def _written(self, fact: StateWritten) -> Sequence[Command]:
@@ -238,6 +243,16 @@ class Machine(Dispatch):
             return self._misreturned(entry, result)
         if self.outcome is None:
             self._end(entry, out)
+        return out
+
+    def _committed(self, fact: StepCommitted) -> Sequence[Command]:
+        entry = self.invocations.get(fact.invocation)
+        if entry is None or entry.status != RUNNING:
+            raise ImpossibleFact(f"invocation {fact.invocation} returned, but it wasn't running")
+        out: list[Command] = []
+        for effect in (*fact.effects, StepReturned(fact.time, fact.invocation, fact.result)):
+            if self.outcome is None:
+                out.extend(self.RULES[type(effect)](self, effect))
         return out
 
     def _raised(self, fact: StepRaised) -> Sequence[Command]:
@@ -291,10 +306,12 @@ class Machine(Dispatch):
         if fact.waiter in waiting.answers:
             return (AnswerWait(entry.number, fact.waiter, waiting.answers[fact.waiter]),)  # answered before
         out: list[Command] = []
-        if fact.waiter not in waiting.opened:
+        is_new = fact.waiter not in waiting.opened
+        if is_new:
             waiting.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
-            if fact.question is not None:
-                out.append(Publish(fact.question))
+        if fact.question is not None and (is_new or fact.waiter in waiting.unseen):
+            out.append(Publish(fact.question))
+            waiting.unseen = [waiter for waiter in waiting.unseen if waiter != fact.waiter]
         wait = Wait(self._number(), entry.number, fact.waiter, fact.event_type, fact.requirements)
         kept = self.waits.claim(wait)
         if kept is not None:
@@ -421,6 +438,7 @@ class Machine(Dispatch):
         RunResumed: _resumed,
         EventSent: _sent,
         StepReturned: _returned,
+        StepCommitted: _committed,
         StepRaised: _raised,
         EventCollected: _collected,
         WaitOpened: _wait_opened,

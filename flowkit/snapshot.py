@@ -114,7 +114,7 @@ def freeze(machine: Machine) -> dict[str, Any]:
         "started": machine.started,
         "start_event": machine.start_event,
         "stepwise": machine.stepwise,
-        "questions": machine.questions,
+        "questions": list(machine.questions),
         "last": machine.last,
         "invocations": [_invocation(entry) for entry in machine.invocations.values()],
         "lanes": {
@@ -180,6 +180,7 @@ def _waiting(waiting: Waiting | None) -> dict[str, Any] | None:
         "opened": waiting.opened,
         "answers": waiting.answers,
         "to_answer": waiting.to_answer,
+        "unseen": waiting.unseen,
         "open": [
             [wait.order, wait.waiter, wait.event_type, wait.requirements, wait.timer] for wait in waiting.open.values()
         ],
@@ -271,7 +272,9 @@ def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
 
 
 def _add_waits(entry: Invocation, written: dict[str, Any]) -> Waiting:
-    waiting = Waiting(opened=written["opened"], answers=written["answers"], to_answer=written["to_answer"])
+    waiting = Waiting(
+        opened=written["opened"], answers=written["answers"], to_answer=written["to_answer"], unseen=written["unseen"]
+    )
     for order, waiter, event_type, requirements, timer in written["open"]:
         waiting.open[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
     return waiting

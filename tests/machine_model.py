@@ -157,7 +157,7 @@ class Model:
         self.buffers: dict[tuple[str, str | None], list[Event]] = {}
         self.expected: dict[tuple[str, str | None], tuple[type, ...]] = {}
         self.timers: dict[int, tuple[int, str | None]] = {}
-        self.questions = 0
+        self.questions: list[Event] = []
         self.over = False
         # What the fact at hand leads to:
         self.new_work: list[Work] = []
@@ -199,13 +199,15 @@ class Model:
             case StepRaised():
                 self._begin_again(fact.invocation)
             case RunResumed():
+                self.shown += self.questions
                 for number in {wait.invocation for wait in self.waits} | self._at_work(machine):
                     self._begin_again(number)
             case EventCollected():
                 self._collect(fact)
             case EventPublished():
                 self.shown.append(fact.event)
-                self.questions += isinstance(fact.event, InputRequiredEvent)
+                if isinstance(fact.event, InputRequiredEvent):
+                    self.questions.append(fact.event)
             case WaitOpened():
                 self._open_wait(fact)
             case WaitAbandoned():
@@ -280,7 +282,7 @@ class Model:
 
     def _show_question(self, event: Event) -> None:
         self.shown.append(event)
-        self.questions += 1
+        self.questions.append(event)
 
     def _deliver(self, event: Event, node: Node, place: int, target: str | None, *, shown: bool = False) -> None:
         if self.over:
@@ -303,7 +305,7 @@ class Model:
         elif not takers and not isinstance(event, InputRequiredEvent):
             self.kept.append(event)
         elif isinstance(event, HumanResponseEvent) and self.questions:
-            self.questions -= 1
+            del self.questions[0]
 
     # ---------------------------------------------------------------------------------------- fan-out and fan-in
 
