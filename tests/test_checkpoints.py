@@ -179,7 +179,7 @@ class Asking(Workflow):
         return StopEvent(result=[first.n, second.n])
 
 
-async def test_waits_that_were_answered_keep_their_answers_and_their_questions_are_not_shown_again() -> None:
+async def test_waits_that_were_answered_keep_their_answers_and_only_the_open_question_is_shown_again() -> None:
     data = await saved(Asking(), 5, HumanResponseEvent(n=1))
     workflow = Asking()
     async with workflow.run(ctx=Context.from_dict(workflow, data)) as handler:
@@ -187,7 +187,7 @@ async def test_waits_that_were_answered_keep_their_answers_and_their_questions_a
         handler.send_event(HumanResponseEvent(n=2))
         assert await handler == [1, 2]
         shown = [event async for event in handler.stream_events()]
-    assert shown == [StopEvent(result=[1, 2])]
+    assert shown == [Question(text="second"), StopEvent(result=[1, 2])]
     assert workflow.bodies == 1
 
 

@@ -15,6 +15,7 @@ import pytest
 LAYERS = {
     "values": """
         errors
+        storage_errors
         hints
         fields
         events
@@ -45,6 +46,11 @@ LAYERS = {
         forms
         serialization
         snapshot
+        store
+        memory_store
+        sqlite_store
+        shape
+        records
         journal
     """,
     "running": """
@@ -55,10 +61,13 @@ LAYERS = {
         narrator
         performer
         requests
+        writer
+        log
         runner
         handler
         workflow
         checkpointer
+        runtime
     """,
     "the package itself": """
         flowkit
