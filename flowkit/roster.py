@@ -32,6 +32,7 @@ def read_steps(cls: type[Any], added: Steps, *, strict: bool) -> list[StepSpec]:
     specs: list[StepSpec] = []
     wrong = list(_misplaced(cls))
     places: dict[str, str | None] = {}
+    named: list[tuple[str, Any, tuple[str, ...]]] = []
     entries = [(name, value, not isinstance(value, staticmethod)) for name, value in _methods(cls).items()]
     for name, value, is_method in [*entries, *((name, function, False) for name, function in added.items())]:
         function = value.__func__ if isinstance(value, staticmethod) else value
@@ -50,9 +51,33 @@ def read_steps(cls: type[Any], added: Steps, *, strict: bool) -> list[StepSpec]:
                 _fault(cls, called, function, problem, "give one of them another with @step(name=…)", "same-name")
             )
         places.setdefault(called, source(function))
+        named.append((called, function, options.aliases))
+    wrong += _doubled_aliases(cls, named, places)
     if wrong:
         raise InvalidWorkflow(cls.__name__, wrong)
     return specs
+
+
+def _doubled_aliases(
+    cls: type[Any], named: list[tuple[str, Any, tuple[str, ...]]], places: dict[str, str | None]
+) -> Iterator[WorkflowValidationError]:
+    """A stored run's step must be found again: an alias belongs to one step, and is no step's name."""
+    owners: dict[str, str] = {}
+    for called, function, aliases in named:
+        for alias in aliases:
+            cure = "leave it out of one of them"
+            if alias in places:
+                problem = f"has the alias {alias!r}, which is a step's name, at {places[alias]}"
+                cure = "leave it out: a step of that name goes on with its runs"
+            elif owners.get(alias) == called:
+                problem = f"has the alias {alias!r} twice"
+                cure = "write it once"
+            elif alias in owners:
+                problem = f"has the alias {alias!r}, as {owners[alias]!r} has"
+            else:
+                owners[alias] = called
+                continue
+            yield _fault(cls, called, function, problem, cure, "same-name")
 
 
 def undecorated(cls: type[Any]) -> Iterator[WorkflowValidationError]:

@@ -104,6 +104,8 @@ class StepOptions:
     timeout: float | None = None
     catches: bool = False
     for_steps: tuple[str, ...] | None = None
+    atomic: bool = False
+    aliases: tuple[str, ...] = ()
     local: dict[str, Any] = attrs.field(factory=dict[str, Any])
 
 
@@ -111,7 +113,8 @@ _SHAPES: dict[tuple[str, ...], int] = {("event",): EVENT, ("ctx", "event"): CTX_
 
 
 def _shape(spec: "StepSpec") -> int:
-    if not spec.is_async or spec.by_keyword or spec.options.timeout is not None:
+    options = spec.options
+    if not spec.is_async or spec.by_keyword or options.timeout is not None or options.atomic:
         return GENERAL
     return _SHAPES.get(spec.order, GENERAL)
 
@@ -208,6 +211,8 @@ def step(
     retry_policy: RetryPolicy | None = None,
     timeout: float | None = None,
     name: str | None = None,
+    atomic: bool = False,
+    aliases: Iterable[str] = (),
 ) -> Callable[[F], F]: ...
 
 
@@ -220,6 +225,8 @@ def step(
     retry_policy: RetryPolicy | None = None,
     timeout: float | None = None,
     name: str | None = None,
+    atomic: bool = False,
+    aliases: Iterable[str] = (),
 ) -> F | Callable[[F], F]:
     """Make a function or method a step of a workflow.
 
@@ -232,6 +239,10 @@ def step(
         retry_policy: decides after each failure whether and when to try again (see `flowkit.retry_policy`).
         timeout: seconds one attempt may take; then it is cancelled and fails with `TimeoutError`.
         name: what the step is called; the function's name by default.
+        atomic: what an attempt writes to the state, sends and streams takes effect together with its return, or not
+            at all: neither a retry nor a crash counts double or sends half. Waits and ``collect_events`` take effect
+            at once, as ever.
+        aliases: names that the step had: runs stored under them go on with it.
 
     Raises:
         WorkflowValidationError: an option makes no sense, or (with ``workflow=``) the signature doesn't.
@@ -249,7 +260,18 @@ def step(
                 "give an object with next(elapsed_time, attempts, error), such as "
                 "ConstantDelayRetryPolicy(maximum_attempts=3, delay=5)",
             )
-        _note(target, StepOptions(name, num_workers, retry_policy, timeout, local=_local(target)), workflow)
+        if not isinstance(atomic, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _bad(target, f"has atomic={shown(atomic)}", "give True or False")
+        options = StepOptions(
+            name,
+            num_workers,
+            retry_policy,
+            timeout,
+            atomic=atomic,
+            aliases=_aliases(target, aliases),
+            local=_local(target),
+        )
+        _note(target, options, workflow)
         return target
 
     return decorate if function is None else decorate(function)
@@ -266,6 +288,7 @@ def catch_error(
     workflow: "_TakesSteps | type[_TakesSteps] | None" = None,
     num_workers: int = 4,
     name: str | None = None,
+    aliases: Iterable[str] = (),
 ) -> Callable[[F], F]: ...
 
 
@@ -277,6 +300,7 @@ def catch_error(
     workflow: "_TakesSteps | type[_TakesSteps] | None" = None,
     num_workers: int = 4,
     name: str | None = None,
+    aliases: Iterable[str] = (),
 ) -> F | Callable[[F], F]:
     """Make a step that receives a `StepFailedEvent` when another has failed for good, instead of the run failing.
 
@@ -287,6 +311,7 @@ def catch_error(
         workflow: as for `step`.
         num_workers: as for `step`.
         name: as for `step`.
+        aliases: as for `step`.
 
     Raises:
         WorkflowValidationError: as for `step`, or ``for_steps`` is no list of names.
@@ -296,7 +321,14 @@ def catch_error(
         _check_target(target, "@catch_error")
         _check_options(target, name, num_workers)
         covered = None if for_steps is None else _step_names(target, for_steps)
-        options = StepOptions(name, num_workers, catches=True, for_steps=covered, local=_local(target))
+        options = StepOptions(
+            name,
+            num_workers,
+            catches=True,
+            for_steps=covered,
+            aliases=_aliases(target, aliases),
+            local=_local(target),
+        )
         _note(target, options, workflow)
         return target
 
@@ -339,13 +371,25 @@ def _is_seconds(value: Any) -> bool:
 
 
 def _step_names(target: Any, for_steps: Any) -> tuple[str, ...]:
-    several = isinstance(for_steps, Iterable) and not isinstance(for_steps, str)
-    names: list[Any] = list(cast("Iterable[Any]", for_steps)) if several else [for_steps]
-    right = [name if isinstance(name, str) else getattr(name, "__name__", "name") for name in names]
-    if not several or right != names:
-        raise _bad(target, f"has for_steps={shown(for_steps)}", f"give a list of step names, for_steps={right}")
+    names = _names(target, "for_steps", for_steps)
     if not names:
         raise _bad(target, "has for_steps=[], so it covers no step", "name some, or leave for_steps out to cover all")
+    return names
+
+
+def _aliases(target: Any, aliases: Any) -> tuple[str, ...]:
+    names = _names(target, "aliases", aliases)
+    if "" in names:
+        raise _bad(target, f"has aliases={shown(aliases)}", "leave the empty name out")
+    return names
+
+
+def _names(target: Any, option: str, given: Any) -> tuple[str, ...]:
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    names: list[Any] = list(cast("Iterable[Any]", given)) if several else [given]
+    right = [name if isinstance(name, str) else getattr(name, "__name__", "name") for name in names]
+    if not several or right != names:
+        raise _bad(target, f"has {option}={shown(given)}", f"give a list of step names, {option}={right}")
     return tuple(right)
 
 

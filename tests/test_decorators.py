@@ -21,6 +21,7 @@ from flowkit import (
     step,
 )
 from flowkit.retry_policy import ConstantDelayRetryPolicy
+from flowkit.steps import GENERAL
 
 
 class Part(Event):
@@ -29,6 +30,29 @@ class Part(Event):
 
 class Connection:
     pass
+
+
+# ----------------------------------------------------------------------------------------------------- its options
+
+
+def test_atomic_and_aliases_are_noted() -> None:
+    class Flow(Workflow):
+        @step(atomic=True, aliases=("begin", "first"))
+        async def one(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+        @step
+        async def other(self, ev: Part) -> None:
+            return None
+
+        @catch_error(aliases=["rescue"])
+        async def caught(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent()
+
+    one, other, caught = Flow(disable_validation=True)._plan().steps
+    assert (one.options.atomic, one.options.aliases, one.shape) == (True, ("begin", "first"), GENERAL)
+    assert (other.options.atomic, other.options.aliases) == (False, ())
+    assert caught.options.aliases == ("rescue",)
 
 
 # ----------------------------------------------------------------------------------------------- what can be a step
@@ -455,6 +479,56 @@ def catching_without_catch_error() -> None:
     class Flow(Workflow):
         @step
         async def instead(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent()
+
+
+@misuse(WorkflowValidationError, "work has atomic='yes': give True or False. (HERE)")
+def atomic_in_words() -> None:
+    @step(atomic="yes")
+    async def work(ev: StartEvent) -> StopEvent:
+        return StopEvent()
+
+
+@misuse(WorkflowValidationError, "work has aliases='old': give a list of step names, aliases=['old']. (HERE)")
+def an_alias_without_a_list() -> None:
+    @step(aliases="old")
+    async def work(ev: StartEvent) -> StopEvent:
+        return StopEvent()
+
+
+@misuse(WorkflowValidationError, "instead has aliases=[3]: give a list of step names, aliases=['name']. (HERE)")
+def an_alias_that_is_a_number() -> None:
+    @catch_error(aliases=[3])
+    async def instead(ev: StepFailedEvent) -> StopEvent:
+        return StopEvent()
+
+
+@misuse(WorkflowValidationError, "work has aliases=['']: leave the empty name out. (HERE)")
+def an_empty_alias() -> None:
+    @step(aliases=[""])
+    async def work(ev: StartEvent) -> StopEvent:
+        return StopEvent()
+
+
+@misuse(
+    InvalidWorkflow,
+    "Flow.two has the alias 'one', which is a step's name, at HERE: leave it out: a step of that name goes on with its "
+    "runs. (HERE)\n"
+    "Flow.two has the alias 'was' twice: write it once. (HERE)\n"
+    "Flow.caught has the alias 'was', as 'two' has: leave it out of one of them. (HERE)",
+)
+def aliases_that_mean_two_steps() -> None:
+    class Flow(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> Part:
+            return Part(1)
+
+        @step(aliases=["one", "was", "was"])
+        async def two(self, ev: Part) -> StopEvent:
+            return StopEvent()
+
+        @catch_error(aliases=["was"])
+        async def caught(self, ev: StepFailedEvent) -> StopEvent:
             return StopEvent()
 
 
