@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 
 import attrs
 
-from flowkit import errors, events
+from flowkit import errors, events, storage_errors
 from flowkit.containers import CONTAINERS, Values
 from flowkit.errors import SerializationError
 from flowkit.hints import UNRESOLVED, resolve
@@ -25,6 +25,7 @@ from flowkit.leaves import (
     UNSET,
     UNSET_DATA,
     Hooks,
+    Misfit,
     Refusal,
     brief,
     check_depth,
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 # Known from the start, under short tags: those of other classes have a colon.
-_OWN: list[Any] = [vars(module)[name] for module in (events, errors) for name in module.__all__]
+_OWN: list[Any] = [vars(module)[name] for module in (events, errors, storage_errors) for name in module.__all__]
 _BUILTIN: list[type] = [object, NoneType, bool, *LEAVES, *CONTAINERS]
 KNOWN: dict[str, type] = {
     cls.__name__: cls
@@ -152,7 +153,7 @@ class EnumForm:
         (member,) = payload
         value = self._member(member)
         if value is None:
-            raise Refusal(
+            raise Misfit(
                 f"{class_name(self.cls)} has no member {scalar_text(member)}", "keep the members that were written"
             )
         return value
@@ -193,9 +194,10 @@ class HookForm:
         try:
             value = self.hooks[1](data, self.cls)
         except Exception as error:
-            raise self._failed("structure", error) from error
+            failed = self._failed("structure", error)
+            raise Misfit(failed.problem, failed.cure, *failed.trail) from error
         if type(value) is not self.cls:
-            raise Refusal(
+            raise Misfit(
                 f"the structure hook of {class_name(self.cls)} returned {class_name(type(value))}", "return the class"
             )
         return value
@@ -273,7 +275,7 @@ class ObjectForm:
         odd += [f"{scalar_text(name)} is unknown" for name in data if name not in self.fields]
         if odd:
             problem = f"the fields of {class_name(self.cls)} aren't those that were written ({', '.join(odd[:5])})"
-            raise Refusal(problem, "read it with the class as it was then")
+            raise Misfit(problem, "read it with the class as it was then")
         state = self.values.read_items({name: item for name, item in data.items() if item != UNSET_DATA}, depth + 1)
         if rest:
             others = self.values.read(rest[0], depth + 1)
@@ -299,7 +301,8 @@ class ObjectForm:
             elif self.has_dict and is_exactly(name, str):
                 value.__dict__[name] = item
             else:
-                raise ValueError(f"it has no place for {scalar_text(name)}")
+                problem = f"it has no place for {scalar_text(name)}, being a {class_name(self.cls)}"
+                raise Misfit(problem, "read it with the class as it was then")
         if self.root in _UNICODE_ERRORS:
             _check_unicode_error(value)
         return value

@@ -20,6 +20,7 @@ from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
 from flowkit.errors import SerializationError
+from flowkit.storage_errors import NewerData, TypeChanged
 
 __all__ = [
     "LEAF_READERS",
@@ -34,6 +35,8 @@ __all__ = [
     "UNSET",
     "UNSET_DATA",
     "Hooks",
+    "Misfit",
+    "Newer",
     "Read",
     "Refusal",
     "T",
@@ -83,10 +86,32 @@ class Refusal(Exception):
         self.problem, self.cure, self.trail = problem, cure, list(trail)
 
     def located(self) -> SerializationError:
+        return SerializationError(self.problem, path=self.path(), cure=self.cure)
+
+    def path(self) -> str:
         steps = self.trail[::-1]
         if len(steps) > 16:
             steps[8:-4] = [f"…{len(steps) - 12} more…"]
-        return SerializationError(self.problem, path="$" + "".join(steps), cure=self.cure)
+        return "$" + "".join(steps)
+
+
+class Misfit(Refusal):
+    """The data is sound; the classes as they are now aren't those that it was written with."""
+
+    def located(self) -> SerializationError:
+        return TypeChanged(self.problem, path=self.path(), cure=self.cure)
+
+
+class Newer(Misfit):
+    """The data is of a later version of a class than the one that is here."""
+
+    def __init__(self, tag: str, version: int, known: int) -> None:
+        error = NewerData(tag, version, known)
+        super().__init__(error.problem, error.cure)
+        self.facts = (tag, version, known)
+
+    def located(self) -> SerializationError:
+        return NewerData(*self.facts, path=self.path())
 
 
 def is_exactly(value: Any, kind: type) -> bool:

@@ -65,6 +65,7 @@ from flowkit.leaves import (
     SURROGATE,
     TO_JSON,
     Hooks,
+    Misfit,
     Refusal,
     T,
     Write,
@@ -74,8 +75,9 @@ from flowkit.leaves import (
     read_int,
     scalar_text,
 )
+from flowkit.storage_errors import StoredError
 
-__all__ = ["MAX_DEPTH", "Codec"]
+__all__ = ["MAX_DEPTH", "Codec", "parse"]
 
 
 def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,6 +90,18 @@ def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_constant(text: str) -> Any:
     raise ValueError(f"{text} isn't JSON")
+
+
+def parse(data: bytes) -> Any:
+    """JSON in UTF-8, as it is; nothing in it is taken for a value yet.
+
+    Raises:
+        SerializationError: it isn't JSON, an int in it is too long, or a key occurs twice.
+    """
+    try:
+        return _PARSER.decode(str(data, "utf-8"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SerializationError(f"it can't be parsed, {brief(error)}", cure=MALFORMED) from error
 
 
 def _no_hook(*_: Any) -> Any:
@@ -139,8 +153,9 @@ class Codec:
         self._tags = {cls: tag for tag, cls in KNOWN.items()}
         self._hooks: dict[type, Hooks] = {}
         self._forms: dict[type, EnumForm | HookForm | ObjectForm] = {}
-        self._values = Values(self._new_writer)
-        self._values.readers |= {
+        self._nearly: Codec | None = None
+        self.values = Values(self._new_writer)
+        self.values.readers |= {
             "$type": lambda data, depth: self._class(data),
             "$obj": lambda data, depth: self._read_form("$obj", data, depth),
             "$enum": lambda data, depth: self._read_form("$enum", data, depth),
@@ -186,8 +201,9 @@ class Codec:
             # By predicate: a hook registered by class serves its subclasses too, and resolves annotations.
             self.converter.register_unstructure_hook_func(lambda other: other is bare, unstructure)
             self.converter.register_structure_hook_func(lambda other: other is bare, structure)
-        if self._forms.pop(bare, None) is not None:  # its tag or its hooks have changed
-            self._values.writers.pop(bare, None)
+        for codec in (self, self._nearly):
+            if codec is not None and codec._forms.pop(bare, None) is not None:  # its tag or its hooks have changed
+                codec.values.writers.pop(bare, None)
         if is_new:
             for other in (*classes_in(list(get_args(cls)), {}), *mentioned_classes(bare)):
                 if other not in self._tags and is_taken_apart(other):
@@ -211,7 +227,7 @@ class Codec:
             SerializationError: the value, or something in it, would not come back exactly.
         """
         try:
-            return self._values.write(value, 0)
+            return self.values.write(value, 0)
         except Refusal as refusal:
             raise refusal.located() from refusal.__cause__
         except RuntimeError as error:  # another thread changed it meanwhile, or there is too little stack
@@ -224,7 +240,7 @@ class Codec:
             SerializationError: the data isn't what `encode` makes, or a class in it isn't registered here.
         """
         try:
-            return self._values.read(data, 0)
+            return self.values.read(data, 0)
         except Refusal as refusal:
             raise refusal.located() from refusal.__cause__
         except RecursionError as error:
@@ -248,13 +264,35 @@ class Codec:
         Raises:
             SerializationError: as `decode`, or it isn't JSON in UTF-8.
         """
-        try:
-            parsed = _PARSER.decode(str(data, "utf-8"))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise SerializationError(f"it can't be parsed, {brief(error)}", cure=MALFORMED) from error
-        return self.decode(parsed)
+        return self.decode(parse(data))
+
+    def nearly(self) -> "Codec":
+        """This codec, except that it never refuses an exception: where it should, it writes a `StoredError`."""
+        if self._nearly is None:
+            other = _NearlyCodec(converter=self.converter, any_event=self._any_event, register=self._register)
+            other._classes, other._tags, other._hooks = self._classes, self._tags, self._hooks
+            self._nearly = other
+        return self._nearly
 
     # ---- classes
+
+    def tag_of(self, cls: type) -> str:
+        """What stands for a class in the data.
+
+        Raises:
+            SerializationError: it isn't registered.
+        """
+        data: dict[str, str] = self.encode(cls)
+        return data["$type"]
+
+    def class_of(self, tag: Any) -> type:
+        """The class that a tag stands for.
+
+        Raises:
+            TypeChanged: there is none.
+        """
+        found: type = self.decode({"$type": tag})
+        return found
 
     def _new_writer(self, cls: type) -> Write:
         return self._write_type if issubclass(cls, type) else self._form(cast(Any, cls)).write
@@ -278,7 +316,7 @@ class Codec:
             ]
             if len(defined) != 1:
                 cure = "write codec.register for it, with aliases=… if it was renamed"
-                raise Refusal(f"no registered class has the tag {scalar_text(tag)}", cure)
+                raise Misfit(f"no registered class has the tag {scalar_text(tag)}", cure)
             self.register(defined[0])
         return self._classes[tag]
 
@@ -296,14 +334,14 @@ class Codec:
             tag = self._tags[self.register(cls)]
         hooks = self._hooks.get(cls) or (self._converter_hooks(cls) if cls not in FIXED else None)
         if hooks is not None:
-            return HookForm(self._values, cls, tag, hooks)
+            return HookForm(self.values, cls, tag, hooks)
         if issubclass(cls, Enum):
-            return EnumForm(self._values, cls, tag)
+            return EnumForm(self.values, cls, tag)
         fields = declared_fields(cls)
         if fields is None:
             cure = f"write codec.register({cls.__name__}, unstructure=…, structure=…)"
             raise Refusal(f"{class_name(cls)} is registered, but what it consists of can't be told", cure)
-        return ObjectForm(self._values, cls, tag, fields)
+        return ObjectForm(self.values, cls, tag, fields)
 
     def _converter_hooks(self, cls: type) -> Hooks | None:
         """The hooks the converter has for this very class: neither a predicate's nor a base's."""
@@ -324,5 +362,33 @@ class Codec:
         form = self._form(self._class(tag))
         if form.kind != kind:
             problem = f"{class_name(form.cls)} was written as {kind}, but is read as {form.kind}"
-            raise Refusal(problem, "register it as it was then, with or without hooks")
+            raise Misfit(problem, "register it as it was then, with or without hooks")
         return form.read(payload, depth)
+
+
+class _NearlyCodec(Codec):
+    def _new_writer(self, cls: type) -> Write:
+        if not issubclass(cls, BaseException) or issubclass(cls, StoredError):
+            return super()._new_writer(cls)
+
+        def write(value: Any, depth: int) -> Any:
+            try:
+                return self._form(cls).write(value, depth)
+            except (Refusal, RuntimeError):
+                return self._form(StoredError).write(_stand_in(value), depth)
+
+        return write
+
+
+def _stand_in(error: BaseException) -> StoredError:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - it is the user's code
+        text = "its text can't be told"
+    if isinstance(error, BaseExceptionGroup):
+        text += "".join(f"; {type(one).__name__}: {_stand_in(one).text}" for one in error.exceptions[:3])
+    return StoredError(class_name(type(error)), text[:MAX_TEXT])
+
+
+MAX_TEXT = 2_000
+"""Characters of a `StoredError`'s text."""

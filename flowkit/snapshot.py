@@ -13,7 +13,8 @@ from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation,
 from flowkit.collecting import Buffer
 from flowkit.dispatch import finish_with
 from flowkit.errors import SerializationError
-from flowkit.joins import FanOut
+from flowkit.facts import Finish
+from flowkit.joins import ROOT, FanOut, Joins
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec
@@ -111,6 +112,7 @@ def freeze(machine: Machine) -> dict[str, Any]:
     return {
         "run_id": machine.run_id,
         "stop_event": machine.outcome.event if machine.outcome is not None else None,
+        "error": machine.outcome.error if machine.outcome is not None else None,
         "started": machine.started,
         "start_event": machine.start_event,
         "stepwise": machine.stepwise,
@@ -119,8 +121,8 @@ def freeze(machine: Machine) -> dict[str, Any]:
         "invocations": [_invocation(entry) for entry in machine.invocations.values()],
         "lanes": {
             lane.spec.name: [
-                [entry.number for entry in lane.queue or ()],
-                [entry.number for entry in lane.resuming or ()],
+                [entry.number for entry in lane.queue or () if entry.number in machine.invocations],
+                [entry.number for entry in lane.resuming or () if entry.number in machine.invocations],
             ]
             for lane in machine.lanes
         },
@@ -145,7 +147,6 @@ def freeze(machine: Machine) -> dict[str, Any]:
                     scope.producer,
                     list(scope.reach),
                     scope.size,
-                    scope.live,
                     [[step, [list(arrival) for arrival in arrivals]] for step, arrivals in scope.arrivals.items()],
                     sorted(scope.fired),
                 ]
@@ -201,6 +202,8 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
     machine.started = tree["started"]
     if tree["stop_event"] is not None:
         machine.outcome = finish_with(tree["stop_event"])
+    elif tree["error"] is not None:
+        machine.outcome = Finish(error=tree["error"])
     machine.start_event = tree["start_event"]
     machine.questions = tree["questions"]
     machine.last = tree["last"]
@@ -228,7 +231,18 @@ def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = Fals
     if machine.joins is not None and tree["joins"] is not None:
         machine.joins.last, scopes = tree["joins"]
         machine.joins.scopes = {number: _scope(rest) for number, *rest in scopes}
+    if machine.joins is not None:
+        _count_live(machine, machine.joins)
     return machine
+
+
+def _count_live(machine: Machine, joins: Joins) -> None:
+    members: list[Invocation | Held] = [*machine.invocations.values(), *machine.held.values()]
+    for one in members:
+        joins.scopes[one.scope].live += 1
+    for number, scope in joins.scopes.items():
+        if number != ROOT:
+            joins.scopes[scope.parent].live += 1
 
 
 def _lane(machine: Machine, name: str) -> Lane:
@@ -281,14 +295,14 @@ def _add_waits(entry: Invocation, written: dict[str, Any]) -> Waiting:
 
 
 def _scope(written: list[Any]) -> FanOut:
-    parent, place, producer, reach, size, live, arrivals, fired = written
+    parent, place, producer, reach, size, arrivals, fired = written
     return FanOut(
         parent,
         place,
         producer,
         tuple(reach),
         size,
-        live,
+        0,
         {step: [(place, event) for place, event in gathered] for step, gathered in arrivals},
         set(fired),
     )

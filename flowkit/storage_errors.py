@@ -2,7 +2,11 @@
 
 ::
 
+    SerializationError
+    └── TypeChanged                      data is sound, but the classes it was made of are others now
+        └── NewerData                    … because the data is of a later version
     WorkflowRuntimeError
+    ├── StoredError                      stands for an exception that couldn't be stored as it was
     ├── StoreError                       the store can't be used, or didn't do what was asked of it
     │   └── StoreBusy                    … because another process holds it: try again, or wait
     ├── RunDamaged                       what is stored of one run can't be read; other runs aren't affected
@@ -16,21 +20,61 @@
 
 from typing import Any, Literal
 
-from flowkit.errors import WorkflowRuntimeError, did_you_mean
+from flowkit.errors import SerializationError, WorkflowRuntimeError, did_you_mean
 
 __all__ = [
     "CodeChanged",
     "LeaseLost",
+    "NewerData",
     "RunDamaged",
     "RunElsewhere",
     "RunSuspended",
     "StoreBusy",
     "StoreError",
+    "StoredError",
+    "TypeChanged",
     "UnknownRun",
     "WrongWorkflow",
 ]
 
 Kind = Literal["newer", "no-store", "damaged", "read-only", "full", "failed", "closed", "busy"]
+
+
+class TypeChanged(SerializationError):
+    """Data was written with classes that aren't as they were: one is gone, or has other fields or members."""
+
+
+class NewerData(TypeChanged):
+    """Data was written by a later version of a class than the one that reads it.
+
+    ``tag`` stands for the class, ``version`` is the data's, ``known`` the class's.
+    """
+
+    tag: str
+    version: int
+    known: int
+
+    def __init__(self, tag: str, version: int, known: int, *, path: str = "$") -> None:
+        super().__init__(
+            f"it is version {version} of {tag}, and the class here is version {known}",
+            path=path,
+            cure="run the newer code",
+        )
+        self.tag, self.version, self.known = tag, version, known
+
+
+class StoredError(WorkflowRuntimeError):
+    """Stands for an exception that couldn't be stored as it was: of a class that isn't registered, or with something
+    in it that doesn't come back.
+
+    ``type_name`` is its class, ``text`` what it said.
+    """
+
+    type_name: str
+    text: str
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(f"{type_name}: {text}" if text else type_name, type_name=type_name, text=text)
 
 
 class StoreError(WorkflowRuntimeError):
