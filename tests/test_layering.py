@@ -48,6 +48,7 @@ LAYERS = {
         snapshot
         store
         memory_store
+        sqlite_file
         sqlite_store
         shape
         records

@@ -1,0 +1,515 @@
+"""Runs in one SQLite file, with Python's own ``sqlite3``: a folder, a file, nothing to install or to start.
+
+**Tables.** ``runs`` has a row for each run, and ``records`` one for each record; its ``id`` is the run's key and the
+record's number in one integer (32 bits each), so a run's journal lies together and is found without another index.
+``leases`` has a row for each owner. A commit of one record is two statements: the run's row is replaced where it is
+still as this store knows it, and the record is added.
+"""
+
+import os
+import sqlite3
+import struct
+import threading
+import weakref
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, get_args
+from zlib import crc32
+
+import attrs
+
+from flowkit.errors import WrongCall, shown
+from flowkit.sqlite_file import Opened, explained, open_file, told, transaction
+from flowkit.storage_errors import RunDamaged, RunElsewhere, StoreBusy, StoreError, UnknownRun
+from flowkit.store import ENDED, RunInfo, Status, Store, Write
+
+__all__ = ["SQLiteStore"]
+
+Synchronous = Literal["FULL", "NORMAL"]
+FORGET = 7 * 24 * 3600.0
+"""Seconds after which a lease that is over is forgotten: nobody asks whether its owner was alive a week ago."""
+
+_TAIL = struct.Struct("<qd")
+_COLUMNS = "key, run_id, workflow, status, created, updated, due, parent, owner, fence, length, base, seal"
+
+
+# A connection can't be used, nor even closed, on the other side of a fork, and SQLite's own books about a file's locks
+# would be wrong there for a new one too (https://sqlite.org/howtocorrupt.html, 2.6). So nothing is open while a process
+# forks: both sides open anew at their next call.
+_STORES: "weakref.WeakSet[SQLiteStore]" = weakref.WeakSet()
+_HELD: "list[SQLiteStore]" = []
+
+
+@attrs.define(eq=False)
+class _Row:
+    """A run's row. ``name`` and ``rest`` are checksums of its id, and of that and all the rest but the tail: what each
+    commit changes. ``seal`` goes over everything."""
+
+    key: int
+    run_id: str
+    workflow: str
+    status: Status
+    created: float
+    updated: float
+    due: float | None
+    parent: str | None
+    owner: str | None
+    fence: int
+    length: int
+    base: int
+    name: int = 0
+    rest: int = 0
+    seal: int = 0
+
+    def sealed(self) -> "_Row":
+        """Compute its checksums."""
+        self.name = crc32(self.run_id.encode())
+        facts = (self.workflow, self.status, self.created, self.due, self.parent, self.owner, self.fence, self.base)
+        self.rest = crc32(repr(facts).encode(), self.name)
+        self.seal = crc32(_TAIL.pack(self.length, self.updated), self.rest)
+        return self
+
+    def info(self) -> RunInfo:
+        return RunInfo(
+            run_id=self.run_id,
+            workflow=self.workflow,
+            status=self.status,
+            created=self.created,
+            updated=self.updated,
+            due=self.due,
+            parent=self.parent,
+            owner=self.owner,
+            fence=self.fence,
+            length=self.length,
+            base=self.base,
+        )
+
+
+def _row(columns: tuple[Any, ...]) -> _Row:
+    """Read a row.
+
+    Raises:
+        RunDamaged: it isn't as it was written.
+    """
+    try:
+        row = _Row(*columns[:-1]).sealed()
+        if row.seal == columns[-1]:
+            return row
+    except (TypeError, AttributeError, struct.error):  # a value of another type
+        pass
+    raise RunDamaged(str(columns[1]), None, "its line in the index isn't as it was written")
+
+
+def _number(value: float) -> float:
+    """As it comes back: a float, and zero without a sign."""
+    return float(value) + 0.0
+
+
+class SQLiteStore(Store):
+    """Keeps runs in the SQLite file ``path``, which is made where there is none.
+
+    Args:
+        synchronous: ``"FULL"`` waits for the disk at each commit; ``"NORMAL"`` doesn't: what was committed last is lost
+            if the machine (not just the process) goes down.
+        busy_timeout: seconds to wait for another process or thread that is writing.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", busy_timeout: float = 30.0
+    ) -> None:
+        given: Any = os.fspath(path) if isinstance(path, os.PathLike) else path
+        if not isinstance(given, str):
+            raise WrongCall("SQLiteStore()", f"takes the path of a file, but got {shown(path)}")
+        if given in ("", ":memory:"):
+            raise StoreError(f"SQLiteStore({given!r})", "this names no file", "use MemoryStore() for that", "no-store")
+        if synchronous not in get_args(Synchronous):
+            raise WrongCall("SQLiteStore()", f"got synchronous={shown(synchronous)}", 'write "FULL" or "NORMAL"')
+        if not isinstance(busy_timeout, int | float) or not 0 <= busy_timeout < 1e6:
+            raise WrongCall("SQLiteStore()", f"got busy_timeout={shown(busy_timeout)}", "write seconds, 0 or more")
+        self.path = Path(given).absolute()
+        self.synchronous: Synchronous = synchronous
+        self.busy_timeout = float(busy_timeout)
+        self._name = f"SQLiteStore({given!r})"
+        self._writing = threading.Lock()  # in this order where several are held
+        self._reading = threading.Lock()
+        self._opening = threading.Lock()
+        self._opened: Opened | None = None
+        self._rows: dict[str, _Row] = {}  # as this store last wrote them; others may have changed them since
+
+    def __repr__(self) -> str:
+        return self._name
+
+    # Opening and closing
+
+    def open(self) -> None:
+        with self._opening:
+            self._open()
+
+    def _open(self) -> Opened:
+        if self._opened is None:
+            self._opened = open_file(self.path, self._name, self.synchronous, self.busy_timeout)
+            _STORES.add(self)
+        return self._opened
+
+    def close(self) -> None:
+        with self._writing, self._reading, self._opening:
+            self._close()
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        self._rows.clear()
+        if opened is not None:
+            with explained(self._name):
+                opened.close()
+
+    @contextmanager
+    def _change(self, wait: bool = True) -> Generator[sqlite3.Cursor]:
+        """A transaction that writes."""
+        if not self._writing.acquire(blocking=wait, timeout=self.busy_timeout if wait else -1):
+            raise StoreBusy(self._name, "another thread is writing to it", "try again")
+        try:
+            with explained(self._name):
+                opened = self._opened
+                if opened is None:
+                    with self._opening:
+                        opened = self._open()
+                self._refuse_moved(opened)
+                if opened.waits is not wait:
+                    milliseconds = int(self.busy_timeout * 1000) if wait else 0
+                    opened.writer.execute(f"PRAGMA busy_timeout={milliseconds}")
+                    opened.waits = wait
+                with transaction(opened.writer):
+                    yield opened.writer.cursor()
+        finally:
+            self._writing.release()
+
+    def _refuse_moved(self, opened: Opened) -> None:
+        """What is written to a file that has no name any more is lost when it is closed."""
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError:
+            inode = None
+        if inode != opened.inode:
+            problem = "the file was moved, deleted or replaced while it was open"
+            raise StoreError(self._name, problem, "put it back, or close this store and open it again", "no-store")
+
+    @contextmanager
+    def _look(self) -> Generator[sqlite3.Cursor]:
+        """A transaction that reads: everything in it is of one moment."""
+        with self._reading, explained(self._name):
+            opened = self._opened
+            if opened is None:
+                with self._opening:
+                    opened = self._open()
+            if opened.reader.in_transaction:
+                opened.reader.rollback()
+            cursor = opened.reader.cursor()
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+            finally:
+                cursor.close()
+                opened.reader.rollback()
+
+    # Writing
+
+    def commit(self, writes: Sequence[Write], *, wait: bool = True) -> list[bool]:
+        changed: dict[str, _Row] = {}
+        with self._change(wait) as cursor:
+            stored = [self._write(cursor, write, changed) for write in writes]
+        if len(self._rows) > 10_000:
+            self._rows.clear()
+        for run_id, row in changed.items():
+            if row.owner is None:
+                self._rows.pop(run_id, None)
+            else:
+                self._rows[run_id] = row
+        return stored
+
+    def _write(self, cursor: sqlite3.Cursor, write: Write, changed: dict[str, _Row]) -> bool:
+        if write.new is not None:
+            row = self._create(cursor, write)
+        else:
+            known = changed.get(write.run_id) or self._rows.get(write.run_id)
+            row = None if known is None else self._extend(cursor, known, write)
+            if row is None:  # not known here, or changed by another: see what is stored
+                try:
+                    known = self._load(cursor, write.run_id)
+                except RunDamaged:
+                    return False
+                row = None if known is None else self._extend(cursor, known, write)
+        if row is None:
+            return False
+        changed[write.run_id] = row
+        first = (row.key << 32) + write.position
+        rows = [
+            (first + index, data + _seal(data, row.name, write.position + index))
+            for index, data in enumerate(write.records)
+        ]
+        if len(rows) == 1:
+            cursor.execute("INSERT INTO records VALUES (?, ?)", rows[0])
+        elif rows:
+            cursor.executemany("INSERT INTO records VALUES (?, ?)", rows)
+        return True
+
+    def _create(self, cursor: sqlite3.Cursor, write: Write) -> _Row | None:
+        assert write.new is not None
+        if write.fence != 1 or write.position != 0:
+            return None
+        new, status, time = write.new, write.status or "running", _number(write.time)
+        due = None if write.status is None or write.due is None else _number(write.due)
+        owner = None if _ends(status) else new.owner
+        row = _Row(
+            0, write.run_id, new.workflow, status, time, time, due, new.parent, owner, 1, len(write.records),
+            write.base or 0,
+        ).sealed()  # fmt: skip
+        cursor.execute(
+            f"INSERT INTO runs({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT(run_id) DO NOTHING",
+            (
+                row.run_id, row.workflow, row.status, time, time, due, row.parent, owner, 1, row.length, row.base,
+                row.seal,
+            ),
+        )  # fmt: skip
+        if cursor.rowcount != 1 or cursor.lastrowid is None:
+            return None
+        row.key = cursor.lastrowid
+        return row
+
+    def _extend(self, cursor: sqlite3.Cursor, known: _Row, write: Write) -> _Row | None:
+        """Replace the row where it is as known, and this write's."""
+        if known.fence != write.fence or known.length != write.position:
+            return None
+        row = attrs.evolve(known)
+        row.length += len(write.records)
+        row.updated = _number(write.time)
+        if write.status is None and write.base is None:
+            row.seal = crc32(_TAIL.pack(row.length, row.updated), row.rest)
+            cursor.execute(
+                "UPDATE runs SET length=?, updated=?, seal=? WHERE key=? AND seal=? AND length=? AND fence=?",
+                (row.length, row.updated, row.seal, known.key, known.seal, known.length, known.fence),
+            )
+            return row if cursor.rowcount == 1 else None
+        if write.status is not None:
+            row.status = write.status
+            row.due = None if write.due is None else _number(write.due)
+            if _ends(row.status):
+                row.owner = None
+        if write.base is not None:
+            row.base = write.base
+        return row if self._replace(cursor, known, row.sealed()) else None
+
+    def _replace(self, cursor: sqlite3.Cursor, known: _Row, row: _Row) -> bool:
+        cursor.execute(
+            "UPDATE runs SET status=?, updated=?, due=?, owner=?, fence=?, length=?, base=?, seal=? "
+            "WHERE key=? AND seal=? AND length=? AND fence=?",
+            (
+                row.status, row.updated, row.due, row.owner, row.fence, row.length, row.base, row.seal,
+                known.key, known.seal, known.length, known.fence,
+            ),
+        )  # fmt: skip
+        return cursor.rowcount == 1
+
+    def _load(self, cursor: sqlite3.Cursor, run_id: str) -> _Row | None:
+        found = cursor.execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id=?", (run_id,)).fetchone()
+        return None if found is None else _row(found)
+
+    # Owners
+
+    def claim(self, run_id: str, owner: str, now: float) -> RunInfo:
+        with self._change() as cursor:
+            row = self._load(cursor, run_id)
+            if row is None:
+                near = cursor.execute("SELECT run_id FROM runs ORDER BY key DESC LIMIT 100")
+                raise UnknownRun(run_id, [str(known) for (known,) in near])
+            if row.owner is not None and row.owner != owner and row.owner in self._alive(cursor, now):
+                raise RunElsewhere(run_id, row.owner)
+            claimed = attrs.evolve(row, owner=owner, fence=row.fence + 1).sealed()
+            self._replace(cursor, row, claimed)
+        return claimed.info()
+
+    def _alive(self, cursor: sqlite3.Cursor, at: float) -> list[str]:
+        """The owners that have a lease then."""
+        leases = cursor.execute("SELECT owner, until, seal FROM leases").fetchall()
+        if any(seal != _lease_seal(owner, until) for owner, until, seal in leases):
+            cure = "it heals by itself when its owner beats again; else restore the file from a backup"
+            raise StoreError(self._name, "a lease in it isn't as it was written", cure, "damaged")
+        return [owner for owner, until, _ in leases if until > at]
+
+    def release(self, run_id: str, fence: int) -> bool:
+        with self._change() as cursor:
+            row = self._load(cursor, run_id)
+            if row is None or row.fence != fence:
+                return False
+            return self._replace(cursor, row, attrs.evolve(row, owner=None).sealed())
+
+    def beat(self, owner: str, until: float) -> None:
+        until = _number(until)
+        with self._change() as cursor:
+            cursor.execute(
+                "INSERT INTO leases VALUES (?, ?, ?) "
+                "ON CONFLICT(owner) DO UPDATE SET until=excluded.until, seal=excluded.seal",
+                (owner, until, _lease_seal(owner, until)),
+            )
+            cursor.execute("DELETE FROM leases WHERE until < ?", (until - FORGET,))
+
+    def leave(self, owner: str) -> None:
+        with self._change() as cursor:
+            cursor.execute("DELETE FROM leases WHERE owner=?", (owner,))
+            for found in cursor.execute(f"SELECT {_COLUMNS} FROM runs WHERE owner=?", (owner,)).fetchall():
+                try:
+                    row = _row(found)
+                except RunDamaged:  # it is free all the same: its owner has no lease now
+                    continue
+                self._replace(cursor, row, attrs.evolve(row, owner=None).sealed())
+
+    # Reading
+
+    def info(self, run_id: str) -> RunInfo | None:
+        with self._look() as cursor:
+            row = self._load(cursor, run_id)
+        return None if row is None else row.info()
+
+    def find(
+        self,
+        *,
+        statuses: Collection[Status] | None = None,
+        workflows: Collection[str] | None = None,
+        free_at: float | None = None,
+        due_by: float | None = None,
+        parent: str | None = None,
+        newest: bool = False,
+        limit: int | None = None,
+    ) -> list[RunInfo]:
+        where = ["parent IS NULL" if parent is None else "parent = ?"]
+        values: list[Any] = [] if parent is None else [parent]
+        if statuses is not None:
+            where.append(f"status IN ({_marks(statuses)})")
+            values += statuses
+        if due_by is not None:
+            where.append("due <= ?")
+            values.append(due_by)
+        found: list[RunInfo] = []
+        with self._look() as cursor:
+            if free_at is not None:
+                alive = self._alive(cursor, free_at)
+                where.append(f"(owner IS NULL OR owner NOT IN ({_marks(alive)}))")
+                values += alive
+            order = "DESC" if newest else "ASC"
+            query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY key {order}"
+            for columns in cursor.execute(query, values):
+                if limit is not None and len(found) >= limit:
+                    break
+                try:
+                    info = _row(columns).info()
+                except RunDamaged:
+                    info = _unreadable(columns)
+                if workflows is None or info.workflow in workflows or info.status == "damaged":
+                    found.append(info)
+        return found
+
+    def next_due(self, workflows: Collection[str]) -> float | None:
+        with self._look() as cursor:
+            query = (
+                f"SELECT {_COLUMNS} FROM runs WHERE due IS NOT NULL AND owner IS NULL AND parent IS NULL ORDER BY due"
+            )
+            for columns in cursor.execute(query):
+                try:
+                    row = _row(columns)
+                except RunDamaged:
+                    continue
+                if row.workflow in workflows:
+                    return row.due
+        return None
+
+    def read(self, run_id: str, start: int = 0) -> list[bytes]:
+        with self._look() as cursor:
+            row = self._load(cursor, run_id)
+            if row is None:
+                return []
+            first = row.key << 32
+            try:
+                found = cursor.execute(
+                    "SELECT id, data FROM records WHERE id BETWEEN ? AND ? ORDER BY id",
+                    (first + start, first + row.length - 1),
+                ).fetchall()
+            except sqlite3.Error as error:
+                if told(error) != "damaged":
+                    raise
+                raise RunDamaged(run_id, None, f"its pages in the file are damaged ({error})") from error
+        return _checked(row, start, found)
+
+    def delete(self, run_ids: Collection[str]) -> int:
+        gone = 0
+        with self._change() as cursor:
+            for run_id in dict.fromkeys(run_ids):
+                query = "SELECT key, run_id FROM runs WHERE run_id=?1 OR parent=?1"
+                for key, found in cursor.execute(query, (run_id,)).fetchall():
+                    first = key << 32
+                    cursor.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, first + 0xFFFFFFFF))
+                    cursor.execute("DELETE FROM runs WHERE key=?", (key,))
+                    gone += found == run_id
+        return gone
+
+    # Forking
+
+    @staticmethod
+    def _before_fork() -> None:
+        for store in sorted(_STORES, key=id):
+            store._writing.acquire()
+            store._reading.acquire()
+            store._opening.acquire()
+            _HELD.append(store)
+            with suppress(StoreError):
+                store._close()
+
+    @staticmethod
+    def _after_fork() -> None:
+        while _HELD:
+            store = _HELD.pop()
+            store._opening.release()
+            store._reading.release()
+            store._writing.release()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _ends(status: Status) -> bool:
+    return status in ENDED or status == "damaged"
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _seal(data: bytes, name: int, position: int) -> bytes:
+    """A record's checksum: its own, its run's and its place's, so that one in another's place is known too."""
+    return crc32(data, (name + position) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _lease_seal(owner: Any, until: Any) -> int:
+    return crc32(repr((owner, until)).encode())
+
+
+def _checked(row: _Row, start: int, found: list[tuple[Any, Any]]) -> list[bytes]:
+    records: list[bytes] = []
+    for position, (number, data) in enumerate(found, start):
+        if number != (row.key << 32) + position:
+            raise RunDamaged(row.run_id, position, "it is missing")
+        if not isinstance(data, bytes) or data[-4:] != _seal(data[:-4], row.name, position):
+            raise RunDamaged(row.run_id, position, "it isn't as it was written")
+        records.append(data[:-4])
+    if start + len(records) < row.length:
+        raise RunDamaged(row.run_id, start + len(records), "it is missing")
+    return records
+
+
+def _unreadable(columns: tuple[Any, ...]) -> RunInfo:
+    """Stands in a list for a run whose line isn't as it was written: its id is right (two trees of the file have it),
+    and so are the columns that were looked for in an index; of the others nobody knows."""
+    return RunInfo(
+        run_id=str(columns[1]), workflow="", status="damaged", created=0.0, updated=0.0, due=None, parent=None,
+        owner=None, fence=0, length=0, base=0,
+    )  # fmt: skip
