@@ -73,7 +73,11 @@ class RunFace(Protocol):
         timeout: float | None,
     ) -> Event: ...
 
-    def write_state(self, path: tuple[str, ...], value: Any) -> None: ...
+    def write_state(self, path: tuple[str, ...], value: Any, invocation: int | None) -> bool: ...
+
+    async def written(self) -> None: ...
+
+    def idempotency_key(self, invocation: int) -> str: ...
 
     def retry_info(self, invocation: int) -> RetryInfo: ...
 
@@ -179,16 +183,19 @@ class Context(Generic[S]):
         writer = self._state.writer
         if writer is not None and writer.locked():
             async with _only_writer(self._state):
-                self._put(path, value)
+                unwritten = self._put(path, value)
         else:
-            self._put(path, value)
+            unwritten = self._put(path, value)
+        if unwritten and self._run is not None:
+            await self._run.written()
 
-    def _put(self, path: tuple[str, ...], value: Any) -> None:
+    def _put(self, path: tuple[str, ...], value: Any) -> bool:
+        """Write it; true where it has yet to reach the run's store."""
         self._state.check(path)
-        if self._run is None or self._run.ended:
-            self._state.write(path, value)
-        else:
-            self._run.write_state(path, value)
+        if self._run is not None and not self._run.ended:
+            return self._run.write_state(path, value, self._invocation)
+        self._state.write(path, value)
+        return False
 
     # ----------------------------------------------------------------------------------------------------- events
 
@@ -271,6 +278,19 @@ class Context(Generic[S]):
         if self._invocation is None:
             raise WrongCall("retry_info", "works only inside a step", "there, its ctx knows whose attempts are meant")
         return self._running("retry_info").retry_info(self._invocation)
+
+    @property
+    def idempotency_key(self) -> str:
+        """A string that is the same each time this step works on this event in this run, in every attempt and after
+        every restart, and is no other's. Give it to whatever must take effect once (a payment, a mail), so that it can
+        tell a second time from a second order.
+
+        Raises:
+            WrongCall: outside a step.
+        """
+        if self._invocation is None:
+            raise WrongCall("idempotency_key", "is there only inside a step", "there, its ctx knows whose key is meant")
+        return self._running("idempotency_key").idempotency_key(self._invocation)
 
     # ------------------------------------------------------------------------------------------------------ the run
 
@@ -391,8 +411,11 @@ class StateStore(Generic[S]):
         async with _only_writer(state):
             draft = state.draft()
             yield draft
+            unwritten = False
             for path, value in state.changes(draft):
-                ctx._put(path, value)  # pyright: ignore[reportPrivateUsage]
+                unwritten = ctx._put(path, value)  # pyright: ignore[reportPrivateUsage]
+        if unwritten and ctx._run is not None:  # pyright: ignore[reportPrivateUsage]
+            await ctx._run.written()  # pyright: ignore[reportPrivateUsage]
 
 
 def _keys(path: Any) -> tuple[str, ...]:

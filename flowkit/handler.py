@@ -7,6 +7,8 @@ Three ways to own a run, decided by what is done with the handler:
 * anything else: in the loop's next turn a supervised task takes it (backend.py). Then awaiting the handler waits for
   that task, and cancelling the awaiter cancels the run and waits for its clean-up.
 
+A run of a runtime is owned by that instead: it goes on whatever becomes of its handlers.
+
 The handler refers to the run, never the other way round: so a handle that was dropped is noticed by its finaliser.
 """
 
@@ -15,7 +17,7 @@ import functools
 import logging
 import math
 import warnings
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +30,7 @@ from flowkit.errors import WorkflowCancelled, WrongCall, shown
 from flowkit.events import Event
 from flowkit.performer import first_of
 from flowkit.runner import Run
+from flowkit.storage_errors import RunSuspended
 from flowkit.stream import Origin, Reader
 
 __all__ = ["Handler"]
@@ -98,6 +101,8 @@ class Handler:
             WorkflowStalled: it came to rest and could never end.
             WorkflowCancelledByUser: `cancel_run` was called.
             WorkflowCancelled: whoever owned it went away.
+            RunSuspended: likewise, but the run has a store, and goes on from there.
+            StoreError: its store failed it (see storage_errors.py for what else a stored run may raise).
         """
         return self._outcome().__await__()
 
@@ -114,9 +119,35 @@ class Handler:
                 await self._join()
         except BaseException:
             # Whoever was cancelled while awaiting it knows why it was: that is no failure to report.
-            self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
+            self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled | RunSuspended)
             raise
         return self._deliver()
+
+    def claim(self) -> tuple[Run, Callable[[], Awaitable[None]]]:
+        """Take the run over, for a runtime; what drives it."""
+        self._claim()
+        return self._run, functools.partial(self._run.drive, self._start, self._gate)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run takes no more events here, though it may not have settled."""
+        return self._run.ended
+
+    @property
+    def workflow_name(self) -> str:
+        """The workflow's name."""
+        return self._run.workflow_name
+
+    async def come_up(self) -> None:
+        """Wait until the run has begun, and that is stored; of one that has ended before, until it is read.
+
+        Raises:
+            WorkflowError: it could not be read, or its start could not be stored.
+        """
+        run = self._run
+        await run.come_up()
+        if run.settled and run.error is not None and not (run.log is not None and run.log.is_stored):
+            self._deliver()
 
     def _launch(self) -> None:
         """Begin in the background now."""
@@ -130,6 +161,9 @@ class Handler:
 
     async def _join(self) -> None:
         run = self._run
+        if run.hosted:
+            await run.join()
+            return
         try:
             await run.join()
         except BaseException:
@@ -157,10 +191,11 @@ class Handler:
     @uninterrupted
     async def __aenter__(self) -> Self:
         if self._run.claimed:
+            hosted = self._run.hosted
             raise WrongCall(
                 "async with handler:",
-                "this run has begun already",
-                "write `async with workflow.run(…) as handler:` in one go",
+                "this run belongs to its runtime" if hosted else "this run has begun already",
+                "await the handler" if hosted else "write `async with workflow.run(…) as handler:` in one go",
             )
         self._claim()
         self._run.guarded = self._backend.name == "trio"
@@ -185,12 +220,14 @@ class Handler:
                     return await _leave(group, kind, error, traceback)
                 await _leave(group, None, None, None)
             finally:
-                self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled)
+                self._delivered = self._delivered or isinstance(run.error, WorkflowCancelled | RunSuspended)
             return None
         try:
             if run.machine.stepwise:
                 run.run_freely()
             await run.settle()
+            if not run.settled and run.log is not None:
+                await run.log.written()
             if not run.settled:
                 run.cancel(
                     "its block was left while it waited for somebody outside; answer inside the block, "
@@ -322,6 +359,8 @@ class Handler:
                 ResourceWarning,
                 stacklevel=2,
             )
+        elif run.hosted and not run.ended:
+            pass  # it goes on without
         elif not run.ended:
             # First of all, as the warning may be an error.
             self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))

@@ -12,14 +12,18 @@ wait, a timer task. One hop per event. A worker that finishes while its own step
 **The end.** `Finish` closes the channels, so that idle workers end by themselves (cheaper than cancelling), and cancels
 the task group only where something is still running.
 
-With a ``keep`` hook each fact is handed over before its commands are performed: write, then act. Where that fails, the
-run ends with the error.
+**Write, then act.** With a ``keep`` hook each fact is handed over before its commands are performed. A run with a store
+has a *log* (log.py): it is given a fact and what follows from it, and calls `Performer.act` once that is on disk. The
+machine has moved on by then, so it is ahead of what has been performed, never behind. Where either fails, the run ends
+here and now with the error, and nothing more is written: the store has it as it was.
+
+**Atomic steps.** What an attempt of ``@step(atomic=True)`` writes, sends and shows is kept aside as facts
+(``_intents``), and entered together with its return as one fact; its context reads through them.
 
 **Context variables.** Every attempt sees those of the run, not those of whoever sent its event, nor what the attempt
 before it in the same worker has set.
 """
 
-import contextlib
 import contextvars
 import functools
 import inspect
@@ -40,12 +44,14 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from flowkit.backend import Backend, escaped_cancellation, uninterrupted
 from flowkit.context import Context, RunFace
-from flowkit.errors import RunFinished, WorkflowRuntimeError
+from flowkit.errors import RunFinished, SerializationError, WorkflowRuntimeError
 from flowkit.events import Event
 from flowkit.facts import (
     AnswerWait,
     CancelTimer,
     Command,
+    EventPublished,
+    EventSent,
     Fact,
     Finish,
     GiveBatch,
@@ -54,12 +60,16 @@ from flowkit.facts import (
     RunFailed,
     SetTimer,
     StartStep,
+    StateWritten,
+    StepCommitted,
     StepRaised,
     StepReturned,
     TimerFired,
 )
 from flowkit.machine import Machine
+from flowkit.plain_call import PlainCall
 from flowkit.resource_pool import Needs, Pool, resources_for
+from flowkit.state import State, StateBehind
 from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
 
 __all__ = ["Cell", "Owner", "Performer", "first_of", "logger"]
@@ -76,12 +86,49 @@ class Owner(Protocol):
 
     def bind(self, spec: StepSpec) -> Callable[..., Any]: ...
 
-    def child_for(self, name: str, kind: type[Any], run: Any, step: str) -> Any: ...
+    def child_for(self, name: str, kind: type[Any], run: Any, start: StartStep) -> Any: ...
 
     def dump_run(self, machine: Machine) -> dict[str, Any]: ...
 
     @property
     def pool(self) -> Pool: ...
+
+
+class Log(Protocol):
+    """What a run needs of its journal in a store."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether everything added is on disk."""
+        ...
+
+    def encode(self, fact: Fact) -> bytes: ...
+
+    def add(self, payload: bytes, commands: Sequence[Command]) -> None: ...
+
+    def touch(self) -> None:
+        """The run may have come to rest."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing more will happen here; what has is still written."""
+        ...
+
+    def drop(self) -> None:
+        """Write nothing more."""
+        ...
+
+    async def written(self) -> None:
+        """Wait until everything added so far is on disk."""
+        ...
+
+
+@attrs.frozen
+class _Committed:
+    """What an attempt of an atomic step returned, and what it did."""
+
+    result: Any
+    effects: "tuple[EventSent | EventPublished | StateWritten, ...]"
 
 
 @attrs.define(eq=False)
@@ -122,7 +169,9 @@ class Performer(ABC):
         "_fatal",
         "_free",
         "_inside",
+        "_intents",
         "_keep",
+        "_log",
         "_nested",
         "_others",
         "_owner",
@@ -153,6 +202,7 @@ class Performer(ABC):
         self._clock = backend.clock()
         self._epoch = time.time() - self._clock()
         self._keep = keep
+        self._log: Log | None = None
         self._thread = threading.get_ident()
         self._task_group: TaskGroup | None = None
         self._stations: list[_Station | None] = [None] * len(machine.lanes)
@@ -171,6 +221,7 @@ class Performer(ABC):
         self._waits: dict[int, dict[str | None, int]] | None = None
         self._timers: dict[int, anyio.CancelScope] | None = None
         self._others: list[BaseException] | None = None
+        self._intents: dict[int, list[EventSent | EventPublished | StateWritten]] | None = None
         self._pool: Pool | None = None
         self._borrowed: Pool | None = None  # the workflow's, if it is used
         self._turn: anyio.CancelScope | None = None
@@ -198,10 +249,18 @@ class Performer(ABC):
     @uninterrupted
     def apply(self, fact: Fact) -> Sequence[Command]:
         """Enter a fact and perform what follows from it, at once."""
-        machine = self.machine
-        commands = machine.receive(fact)
+        if self._log is not None:
+            return self._record(self._log, fact)
+        commands = self.machine.receive(fact)
         if self._keep is not None:
             self._write(self._keep, fact, commands)
+        self.act(commands)
+        return commands
+
+    @uninterrupted
+    def act(self, commands: Sequence[Command]) -> None:
+        """Perform the machine's commands."""
+        machine = self.machine
         for command in commands:
             if type(command) is StartStep:
                 station = self._stations[command.step] or self._open(command.step)
@@ -220,16 +279,44 @@ class Performer(ABC):
             if not machine.busy:
                 self._retire()
             self.quieten()
+
+    def _record(self, log: "Log", fact: Fact) -> Sequence[Command]:
+        """Enter a fact of a run with a store; what follows is performed when the log says so."""
+        machine = self.machine
+        if machine.outcome is not None or (type(fact) is TimerFired and fact.timer not in machine.timers):
+            return ()  # stale
+        try:
+            payload = log.encode(fact)
+        except SerializationError as error:
+            # Said before anything has happened: at the call that brought it, or as the failure of the step.
+            if not isinstance(fact, StepReturned | StepCommitted):
+                raise
+            fact = StepRaised(fact.time, fact.invocation, error, None)
+            payload = log.encode(fact)
+        commands = machine.receive(fact)
+        if self._keep is not None:
+            self._write(self._keep, fact, commands)
+        log.add(payload, commands)
         return commands
+
+    def abandon(self, error: BaseException, *, stored: bool) -> None:
+        """Stop the run here, with this error. In its store it goes on later, from where it is now (``stored``), or was
+        last."""
+        if self._fatal is None:
+            self._fatal = error
+        if self._log is not None and stored:
+            self._log.stop()
+        elif self._log is not None:
+            self._log.drop()
+        self.machine.receive(RunFailed(self._now(), error))
+        self._finish()
 
     def _write(self, keep: Callable[[Fact, Sequence[Command]], None], fact: Fact, commands: Sequence[Command]) -> None:
         try:
             keep(fact, commands)
         except BaseException as error:
             # What isn't written hasn't happened, not even the end: nothing can be relied on any more.
-            self._fatal = error
-            self.machine.receive(RunFailed(self._now(), error))
-            self._finish()
+            self.abandon(error, stored=False)
             raise
 
     def _end(self, fact: Fact) -> None:
@@ -354,7 +441,11 @@ class Performer(ABC):
                     if self._waits is not None:
                         self._waits.pop(start.invocation, None)
                     self._free = station
-                    self.apply(StepReturned(self._clock() + self._epoch, start.invocation, result))
+                    now = self._clock() + self._epoch
+                    if type(result) is _Committed:
+                        self.apply(StepCommitted(now, start.invocation, result.effects, result.result))
+                    else:
+                        self.apply(StepReturned(now, start.invocation, result))
                     self._free = None
                 if machine.outcome is not None:
                     return
@@ -402,22 +493,34 @@ class Performer(ABC):
 
     async def _call(self, station: _Station, start: StartStep) -> Any:
         """An attempt with everything that can come with it: resources, children, a timeout, a thread."""
+        if not station.spec.options.atomic:
+            return await self._call_in_time(station, start, self.machine.state)
+        if self._intents is None:
+            self._intents = {}
+        intents = self._intents[start.invocation] = []
+        try:
+            result = await self._call_in_time(station, start, StateBehind(self.machine.state, intents))
+        finally:
+            del self._intents[start.invocation]
+        return _Committed(result, tuple(intents))
+
+    async def _call_in_time(self, station: _Station, start: StartStep, state: State) -> Any:
         spec = station.spec
         if spec.options.timeout is None:
-            return await self._call_with_needs(station, start)
+            return await self._call_with_needs(station, start, state)
         with anyio.move_on_after(spec.options.timeout) as scope:
-            return await self._call_with_needs(station, start)
+            return await self._call_with_needs(station, start, state)
         assert scope.cancelled_caught
         raise TimeoutError(f"step {spec.name!r} took longer than its timeout of {spec.options.timeout:g} seconds")
 
-    async def _call_with_needs(self, station: _Station, start: StartStep) -> Any:
+    async def _call_with_needs(self, station: _Station, start: StartStep, state: State) -> Any:
         spec = station.spec
-        ctx: Context[Any] = Context.of_run(cast(RunFace, self), self.machine.state, start.invocation)
+        ctx: Context[Any] = Context.of_run(cast(RunFace, self), state, start.invocation)
         arguments: dict[str, Any] = {spec.event_parameter: start.event}
         if spec.context_parameter is not None:
             arguments[spec.context_parameter] = ctx
         for name, kind in spec.children.items():
-            arguments[name] = self._owner.child_for(name, kind, self, spec.name)
+            arguments[name] = self._owner.child_for(name, kind, self, start)
         if not spec.resources:
             return await self._invoke(station, arguments)
         if self._pool is None:
@@ -440,7 +543,7 @@ class Performer(ABC):
         if station.spec.is_async:
             return await station.function(**arguments)
         # The thread is waited for, also on cancellation: nothing of a run outlives it.
-        call = _Call(functools.partial(station.function, **arguments))
+        call = PlainCall(functools.partial(station.function, **arguments))
         try:
             result = await anyio.to_thread.run_sync(call)
         except anyio.get_cancelled_exc_class() as cancelled:
@@ -469,10 +572,7 @@ class Performer(ABC):
             raise error
         elif not isinstance(error, Exception):
             # Ctrl-C, SystemExit: not the step's failure. It ends the run and is raised where the run is awaited.
-            if self.machine.outcome is None:
-                self.apply(RunFailed(self._now(), error))
-            else:
-                self._other(error)
+            self._crashed(error)
             return
         ended, name = self.machine.outcome is not None, self.machine.plan.name
         if ended and isinstance(error, RunFinished) and error.workflow == name:
@@ -526,10 +626,12 @@ class Performer(ABC):
 
     def _crashed(self, error: BaseException) -> None:
         """Something outside any step failed, or Ctrl-C came: the run's error, or one of its others."""
-        if self.machine.outcome is None:
-            self._end(RunFailed(self._now(), error))
-        else:
+        if self.machine.outcome is not None:
             self._other(error)
+        elif self._log is not None:
+            self.abandon(error, stored=True)  # the process ends, or something around the run failed: it may go on
+        else:
+            self._end(RunFailed(self._now(), error))
 
     def _other(self, error: BaseException) -> None:
         outcome = self.machine.outcome
@@ -541,44 +643,6 @@ class Performer(ABC):
         if self._others is None:
             self._others = []
         self._others.append(error)
-
-
-class _Call:
-    """A plain step's call in its thread.
-
-    It can be waited for when the task was torn away from it: asyncio's own ``Task.cancel()``, which comes at the end of
-    the loop, heeds no shield.
-    """
-
-    __slots__ = ("_function", "_given_up", "_lock", "error")
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self._lock = threading.Lock()
-        self._given_up = False
-        self.error: BaseException | None = None
-
-    def __call__(self) -> Any:
-        with self._lock:
-            if self._given_up:
-                return None
-            try:
-                return self._function()
-            except BaseException as error:
-                self.error = error
-                raise
-
-    async def over(self) -> None:
-        """Wait until the thread has left it; it won't begin any more."""
-        while not self._lock.acquire(blocking=False):
-            with contextlib.suppress(anyio.get_cancelled_exc_class()), anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._pass)
-        self._given_up = True
-        self._lock.release()
-
-    def _pass(self) -> None:
-        with self._lock:
-            pass
 
 
 def first_of(error: BaseException) -> BaseException:

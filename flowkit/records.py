@@ -427,12 +427,8 @@ class Records:
             fact = read(run_id, number, payload)
             try:
                 receive(fact)
-            except ImpossibleFact as error:
-                raise RunDamaged(run_id, number, f"it can't follow from those before it, as {error}") from error
-            except MemoryError:
-                raise
             except Exception as error:
-                raise RunDamaged(run_id, number, f"it can't be replayed, {brief(error)}") from error
+                raise _unfitting(run_id, number, error) from error
         if not is_same:
             machine = self._moved(run_id, machine)
         self._check_state(run_id, machine.state.root)
@@ -450,6 +446,27 @@ class Records:
             bytes_since=sum(map(len, since)),
             books_size=len(payloads[begin]),
         )
+
+    def replay(self, run_id: str, records: Sequence[bytes]) -> Iterator[tuple[int, Fact, Machine]]:
+        """All facts of a journal, each with its record's number and the machine that is about to receive it, under the
+        plan that it was written by. Raises as `restore`."""
+        machine: Machine | None = None
+        for number, record in enumerate(records):
+            payload = unseal(run_id, number, record)
+            if _begins(payload):
+                opening = self._read_opening(run_id, number, payload)
+                is_same = opening.fingerprint == self.fingerprint
+                plan = self.plan if is_same else self._stored_plan(run_id, number, opening)
+                machine = self._opened(run_id, number, opening, plan, patient=False)
+                continue
+            if machine is None:
+                raise RunDamaged(run_id, number, "it isn't one that reading can begin at")
+            fact = self._read_fact(run_id, number, payload)
+            yield number, fact, machine
+            try:
+                machine.receive(fact)
+            except Exception as error:
+                raise _unfitting(run_id, number, error) from error
 
     def _read_fact(self, run_id: str, number: int, payload: bytes) -> Any:
         try:
@@ -560,6 +577,14 @@ class Records:
             problem = f"in record {number} at {path}, {error.problem}"
             return CodeChanged(run_id, self.plan.name, problem, error.cure)
         return RunDamaged(run_id, number, error.problem, path=path)
+
+
+def _unfitting(run_id: str, number: int, error: Exception) -> Exception:
+    if isinstance(error, MemoryError):
+        return error
+    if isinstance(error, ImpossibleFact):
+        return RunDamaged(run_id, number, f"it can't follow from those before it, as {error}")
+    return RunDamaged(run_id, number, f"it can't be replayed, {brief(error)}")
 
 
 def _begins(payload: bytes) -> bool:

@@ -91,7 +91,9 @@ class Requests(Performer):
         if step is not None:
             self._check_target(event, step)
         if invocation in machine.invocations:
-            self.apply(EventSent(self._clock() + self._epoch, invocation, event, step))
+            fact = EventSent(self._clock() + self._epoch, invocation, event, step)
+            if self._intents is None or not self._intend(invocation, fact):
+                self.apply(fact)
             return
         if not self.begun:
             # Sent between run() and the loop's next turn, in which the run begins.
@@ -127,7 +129,9 @@ class Requests(Performer):
             raise RunFinished(self.workflow_name, f"write_event_to_stream({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise no_event("write_event_to_stream", event)
-        self.apply(EventPublished(self._clock() + self._epoch, invocation, event))
+        fact = EventPublished(self._clock() + self._epoch, invocation, event)
+        if self._intents is None or not self._intend(invocation, fact):
+            self.apply(fact)
 
     def collect(
         self, event: Event, expected: Iterable[type[Event]], buffer: str | None, invocation: int
@@ -212,8 +216,36 @@ class Requests(Performer):
             raise WaitTimedOut(entry.lane.spec.name, event_type.__name__, timeout or 0.0)
         return cell.event
 
-    def write_state(self, path: tuple[str, ...], value: Any) -> None:
-        self.apply(StateWritten(self._now(), path, value))
+    def write_state(self, path: tuple[str, ...], value: Any, invocation: int | None) -> bool:
+        """Write it, or keep it for the end of an atomic step; whether it is still to be awaited (`written`)."""
+        fact = StateWritten(self._now(), path, value)
+        if self._intents is not None and self._intend(invocation, fact):
+            return False
+        self.apply(fact)
+        return self._log is not None and not self._log.is_written
+
+    def _intend(self, invocation: int | None, fact: EventSent | EventPublished | StateWritten) -> bool:
+        """Keep what an atomic step does for its end; false where this isn't one."""
+        intents = self._intents.get(invocation) if self._intents is not None and invocation is not None else None
+        if intents is None:
+            return False
+        if self._log is not None:
+            self._log.encode(fact)  # what can't be stored is said at the line that wrote it
+        intents.append(fact)
+        return True
+
+    async def written(self) -> None:
+        if self._log is not None:
+            await self._log.written()
+
+    def idempotency_key(self, invocation: int) -> str:
+        if threading.get_ident() != self._thread:
+            key: str = self._from_thread(self.idempotency_key, invocation)
+            return key
+        entry = self.machine.invocations.get(invocation)
+        if entry is None:
+            raise too_late("idempotency_key")
+        return f"{self.run_id}/{entry.lane.spec.name}/{invocation}"
 
     def retry_info(self, invocation: int) -> RetryInfo:
         if threading.get_ident() != self._thread:

@@ -16,7 +16,7 @@ stepped.
 import contextvars
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -25,11 +25,12 @@ from flowkit.backend import Backend, uninterrupted, watch_this_task
 from flowkit.errors import (
     CleanupFailedWarning,
     ResourceError,
+    SerializationError,
     UnhandledEventWarning,
     WorkflowRuntimeError,
     WrongCall,
 )
-from flowkit.events import Event
+from flowkit.events import Event, StartEvent
 from flowkit.facts import (
     Command,
     Fact,
@@ -40,11 +41,15 @@ from flowkit.facts import (
     Stepped,
     StepwiseEnded,
 )
+from flowkit.log import Durability, RunLog
 from flowkit.machine import Machine
 from flowkit.performer import Owner, first_of, logger
+from flowkit.records import Records
 from flowkit.requests import Requests
 from flowkit.resource_pool import Pool
+from flowkit.storage_errors import RunSuspended
 from flowkit.stream import Origin, Stream
+from flowkit.tenant import Tenant
 
 __all__ = ["Run"]
 
@@ -59,9 +64,12 @@ class Run(Requests):
         "children",
         "claimed",
         "deadline",
+        "doomed",
         "error",
+        "hosted",
         "origin",
         "parent",
+        "resting",
         "result",
         "settled",
         "stream",
@@ -92,6 +100,9 @@ class Run(Requests):
         self.children: list[Run] | None = None
         self.claimed = False
         self.supervised = False  # a task of the loop drives it, in the background
+        self.hosted = False  # a runtime owns it
+        self.doomed = False  # it is to be cancelled as soon as it has been found in its store
+        self.resting: Callable[[Run], None] | None = None  # told when it is at rest
         self.settled = False
         self.warnings: list[Warning] | None = None
         self.result: Any = None
@@ -102,6 +113,19 @@ class Run(Requests):
 
     # ---------------------------------------------------------------------------------------------------- lifetime
 
+    def keep_in(self, tenant: Tenant, records: Records, durability: Durability) -> None:
+        """Keep this run in a store. To be called before it is driven."""
+        top = self if self.parent is None else self.parent
+        while top.parent is not None:
+            top = top.parent
+        parent = None if top is self else top.run_id
+        self._log = RunLog(self, records, tenant, durability=durability, parent=parent)
+
+    @property
+    def log(self) -> RunLog | None:
+        """Its connection to its store, where it has one."""
+        return cast("RunLog | None", self._log)
+
     @uninterrupted
     async def drive(self, start: Event | None, gate: anyio.Semaphore | None = None) -> None:
         """Run to the end. ``start`` is the start event; ``None`` goes on with a restored machine.
@@ -111,9 +135,11 @@ class Run(Requests):
         """
         turn = False
         try:
-            if gate is not None:
+            if self._log is not None and not await self._find(start):
+                start = None
+            if gate is not None and not self.doomed:
                 turn = await self._has_turn(gate)
-                if turn:
+                if turn or self.doomed:
                     await self._drive(start)
             elif self.timeout is None and self.deadline == math.inf and not self.machine.plan.hosts_resources:
                 await self._go(start)
@@ -130,12 +156,41 @@ class Run(Requests):
             try:
                 if self.children or self._pool is not None:
                     await self._wind_up()
+                if self._log is not None:
+                    await self.log_closed()
             finally:
                 if turn and gate is not None:
                     gate.release()
                 if self._borrowed is not None:
                     self._borrowed.leave(self)
                 self._settle()
+
+    async def _find(self, start: Event | None) -> bool:
+        """Look the run up in its store; true where it is new, and begins with its start event."""
+        log = self.log
+        assert log is not None
+        try:
+            if await log.open(start, patient=self.machine.patient):
+                if start is None and not self.machine.started:
+                    _ = self.machine.plan.start_type()  # it is new, and says which fields it needs
+                return True
+        except Exception as error:  # noqa: BLE001 - becomes the run's error
+            self.abandon(error, stored=False)
+            return True
+        if start is not None and start.to_dict() and start != self.machine.start_event:
+            self.warnings = [
+                UserWarning(
+                    f"run {self.run_id!r} of {self.workflow_name} is in its store already, so what it was to start "
+                    "with now is ignored: give a new run another run_id."
+                )
+            ]
+        return False
+
+    async def log_closed(self) -> None:
+        """Wait until all of it is in its store, and give it up there."""
+        log = self.log
+        assert log is not None
+        await log.close(self._other)
 
     def _disowned(self) -> None:
         if self.machine.outcome is not None:
@@ -169,13 +224,15 @@ class Run(Requests):
         with anyio.CancelScope(deadline=self.deadline) as self._turn:
             await gate.acquire()
             return True
-        if self.machine.outcome is None:
+        if self.machine.outcome is None and not self.doomed:
             self.cancel("the deadline of the scope it was started in has passed")
         return False
 
     async def _drive(self, start: Event | None) -> None:
         go = self._go_hosted if self.machine.plan.hosts_resources else self._go
         limit = math.inf if self.timeout is None else self._clock() + self.timeout
+        if start is None and self._log is not None and self.timeout is not None:
+            limit = self.log.created + self.timeout - self._epoch  # it has been counting since the run began
         deadline = min(limit, self.deadline)
         if deadline == math.inf:
             await go(start)
@@ -252,7 +309,14 @@ class Run(Requests):
             self.parent.adopt(self)
             self.guarded = self.guarded or self.parent.guarded
         self.begun = True
-        self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
+        if self.doomed:
+            self.cancel("it was cancelled before it could go on", by_user=True)
+            return
+        try:
+            self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
+        except SerializationError as error:
+            self.abandon(error, stored=False)  # its start event can't be stored: nothing of it is
+            return
         if self.machine.stepwise:
             self._chosen = list(self.machine.held)
         early, self._early = self._early, None
@@ -331,9 +395,21 @@ class Run(Requests):
         await self._done.wait()
 
     def cancel(self, reason: str, *, by_user: bool = False) -> None:
-        """End the run now. Does nothing where it has ended."""
-        if self.machine.outcome is None:
+        """End the run now. Does nothing where it has ended.
+
+        A run with a store ends for good only ``by_user``: where its owner goes away it is suspended.
+        """
+        if self.machine.outcome is not None:
+            return
+        if by_user and self._log is not None and not self.begun:
+            self.doomed = True
+            if self._turn is not None:
+                self._turn.cancel()
+        elif self._log is None or by_user:
             self._end(RunCancelled(self._now(), reason, by_user=by_user))
+        else:
+            suspended = RunSuspended(self.run_id, self.workflow_name, reason, waiting=self.at_rest())
+            self.abandon(suspended, stored=True)
 
     def show(self, event: Event, origin: Origin | None) -> None:
         """Append an event to the stream, and to that of the run this one is nested in, with where it came from."""
@@ -341,7 +417,17 @@ class Run(Requests):
         if self.parent is not None:
             self.parent.show(event, origin or self.origin)
 
+    def at_rest(self) -> bool:
+        """Whether nothing in this run, nor in those nested in it, moves on without somebody outside or a timer."""
+        machine = self.machine
+        nested = [child for child in self.children or () if not child.ended]
+        return machine.started and machine.busy <= len(nested) and all(child.at_rest() for child in nested)
+
     def quieten(self) -> None:
+        if self._log is not None:
+            self._log.touch()
+        if self.resting is not None:
+            self.resting(self)
         if self._rested is not None and not self.machine.stepwise:
             self._rested.set()
         if self.parent is not None:
@@ -349,19 +435,61 @@ class Run(Requests):
 
     def waits_outside(self) -> bool:
         """Whether nothing in this run, nor in those nested in it, moves on without somebody outside."""
-        machine = self.machine
-        nested = [child for child in self.children or () if not child.ended]
         return (
-            machine.outcome is None
+            self.machine.outcome is None
             and self.begun
-            and not machine.timers
-            and machine.busy <= len(nested)
-            and all(child.waits_outside() for child in nested)
+            and not self.machine.timers
+            and self.at_rest()
+            and all(child.waits_outside() for child in self.children or () if not child.ended)
         )
+
+    async def come_up(self) -> None:
+        """Wait until the run has begun, and that is stored; or until it has settled."""
+        while not (self.begun or self.settled):
+            self._began = self._began or anyio.Event()
+            await self._began.wait()
+        if self._log is not None and not self.settled:
+            await self._log.written()
+
+    async def stored(self) -> None:
+        """Wait until all that has happened in it, and in the runs nested in it, is stored."""
+        await self.written()
+        for child in list(self.children or ()):
+            await child.stored()
+
+    def takes(self, event: Event) -> bool:
+        """Whether this run, or one nested in it, has a use for the event now."""
+        return (self.machine.accepts(type(event)) and (
+            bool(self.machine.plan.route(type(event)).steps) or self.machine.plan.route(type(event)).stops
+        )) or self.wants(event)
+
+    def expected(self) -> list[str]:
+        """The names of the event classes that something in it takes from outside now."""
+        machine = self.machine
+        kinds = [kind for kind in machine.plan.accepted if not issubclass(kind, StartEvent)]
+        names = [kind.__name__ for kind in (*kinds, *machine.waits.open)]
+        return sorted({*names, *(name for child in self.children or () for name in child.expected())})
+
+    @property
+    def due(self) -> float | None:
+        """When the first of its timers fires, in seconds since the epoch."""
+        return min((timer.at for timer in self.machine.timers.values()), default=None)
+
+    @property
+    def can_go(self) -> bool:
+        """Whether nothing of it is lost when it leaves memory now: no step of it is suspended."""
+        return not self.machine.waits.open and not self.children
+
+    async def come_to_rest(self) -> None:
+        """Wait until the run has ended, or nothing in it moves on without somebody outside or a timer."""
+        await self._until(self.at_rest)
 
     async def settle(self) -> None:
         """Wait until the run has ended, or waits for somebody outside."""
-        while not self.settled and not self.waits_outside():
+        await self._until(self.waits_outside)
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not self.settled and not is_so():
             self._rested = rested = self._rested or anyio.Event()
             await rested.wait()
             if self._rested is rested:

@@ -5,15 +5,16 @@ values themselves, not copies; a value that is changed in place is not journalle
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
 import attrs
 
 from flowkit.errors import StateError, UnknownKey, shown
+from flowkit.facts import Fact, StateWritten
 from flowkit.hints import kind_of
 
-__all__ = ["State"]
+__all__ = ["State", "StateBehind"]
 
 _REQUIRED: Any = object()
 Path = tuple[str, ...]
@@ -102,6 +103,40 @@ class State:
         for name in changed:
             self.check((name,))
         return [((name,), value) for name, value in changed.items()]
+
+
+class StateBehind(State):
+    """A state as an attempt of an atomic step sees it: through what it has written itself and isn't there yet.
+
+    ``intents`` is the list of its facts, which grows as it works.
+    """
+
+    __slots__ = ("_behind", "_intents")
+
+    def __init__(self, behind: State, intents: Sequence[Fact]) -> None:
+        self._behind = behind
+        self._intents = intents
+        self.kind = behind.kind
+
+    @property
+    def root(self) -> Any:  # type: ignore[override]
+        """The state itself, or where the attempt has written something, a copy with that in it."""
+        written = [one for one in self._intents if isinstance(one, StateWritten)]
+        if not written:
+            return self._behind.root
+        seen = State(self.kind, self._behind.draft())
+        for one in written:
+            seen.write(one.path, copy.deepcopy(one.value))
+        return seen.root
+
+    @property
+    def writer(self) -> Any:  # type: ignore[override]
+        """The lock of the state itself."""
+        return self._behind.writer
+
+    @writer.setter
+    def writer(self, lock: Any) -> None:
+        self._behind.writer = lock
 
 
 def _maps(value: Any) -> TypeGuard[Mapping[str, Any]]:

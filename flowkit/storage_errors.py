@@ -14,10 +14,12 @@
     ├── UnknownRun (KeyError)            the store has no run of this id
     ├── WrongWorkflow                    this run id belongs to a run of another workflow
     ├── RunElsewhere                     another process, or another runtime, drives this run
+    ├── UnexpectedEvent                  an event was sent to a run that waits, and nothing in it takes it
     ├── LeaseLost                        another process has taken this run over, so it was stopped here
     └── RunSuspended                     it was stopped here before its end; it goes on from the store
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from flowkit.errors import SerializationError, WorkflowRuntimeError, did_you_mean
@@ -33,6 +35,7 @@ __all__ = [
     "StoreError",
     "StoredError",
     "TypeChanged",
+    "UnexpectedEvent",
     "UnknownRun",
     "WrongWorkflow",
 ]
@@ -208,6 +211,29 @@ class LeaseLost(WorkflowRuntimeError):
             f"run {run_id!r} was taken over by another process, as this one was silent for longer than its lease: it "
             "goes on there.",
             run_id=run_id,
+        )
+
+
+class UnexpectedEvent(WorkflowRuntimeError):
+    """An event was sent to a stored run that waits, and nothing in it takes this event. It has not been stored.
+
+    ``expected`` names the event classes that something in it takes now.
+    """
+
+    run_id: str
+    workflow: str
+    event: Any
+    expected: tuple[str, ...]
+
+    def __init__(self, run_id: str, workflow: str, event: Any, expected: Iterable[str]) -> None:
+        names = tuple(expected)
+        takes = f"it takes {', '.join(names)}" if names else "it takes no event from outside"
+        super().__init__(
+            f"run {run_id!r} of {workflow} has no use for a {type(event).__name__}: {takes}.",
+            run_id=run_id,
+            workflow=workflow,
+            event=event,
+            expected=names,
         )
 
 

@@ -8,6 +8,7 @@ when it is first asked for: a subclass whose ``__init__`` doesn't call ours work
 import copy
 import functools
 import itertools
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -30,13 +31,15 @@ from flowkit.errors import (
     WrongCall,
     shown,
 )
-from flowkit.events import Event
-from flowkit.facts import Command, Fact
+from flowkit.events import Event, StartEvent
+from flowkit.facts import Command, Fact, StartStep
 from flowkit.handler import Handler
 from flowkit.journal import Journal
+from flowkit.log import Durability
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
+from flowkit.records import Records
 from flowkit.resource_host import Host
 from flowkit.resource_pool import Pool
 from flowkit.roster import annotations_of, check_is_step, name_of, read_steps, undecorated
@@ -44,10 +47,12 @@ from flowkit.runner import Run
 from flowkit.snapshot import Snapshots
 from flowkit.state import State
 from flowkit.steps import StepSpec
+from flowkit.store import Store
 from flowkit.stream import DEFAULT_CAPACITY, Origin, Stream
+from flowkit.tenant import Tenant, tenant_of
 from flowkit.wiring import faults
 
-__all__ = ["Workflow"]
+__all__ = ["Workflow", "plan_of", "records_of", "run_hosted"]
 
 _UNSET: Any = object()
 Keep = Callable[[Fact, Sequence[Command]], None]
@@ -77,6 +82,23 @@ class _Record:
     pool: Pool | None = None
     host: Host | None = None
     snapshots: Snapshots | None = None
+    records: Records | None = None
+
+
+@attrs.define(eq=False)
+class _Parent:
+    """What a child workflow that was given to a step knows of it."""
+
+    run: Run
+    step: str
+    start: StartStep
+    child: str
+    runs: int = 0
+
+    def next_id(self) -> str:
+        """The id of the next run that the step starts: the same whenever this attempt is made again."""
+        self.runs += 1
+        return f"{self.run.run_id}/{self.start.invocation}.{self.start.attempt}.{self.child}.{self.runs}"
 
 
 class _AddStep:
@@ -225,6 +247,8 @@ class Workflow:
         *,
         timeout: float | None = _UNSET,
         run_id: str | None = None,
+        store: Store | None = None,
+        durability: Durability = "sync",
         **fields: Any,
     ) -> Handler:
         """Start a run. Await the handler for the result, use it in ``async with``, or keep it (see `Handler`).
@@ -235,6 +259,11 @@ class Workflow:
             start_event: the event to start with, instead of building it from ``fields``.
             timeout: seconds, instead of the workflow's own; ``None`` for no limit.
             run_id: the run's id; made up by default.
+            store: where to keep the run, such as ``SQLiteStore("runs.db")``: it survives the end of the process. With
+                the ``run_id`` of a run that is there already this is that run: it goes on, or its result is given, and
+                the fields aren't needed. Whoever has many runs opens a runtime instead (`open_runtime`).
+            durability: ``"sync"``: nothing is done before what led to it is on disk. ``"async"``: it is done at once,
+                and is on disk some milliseconds later; a crash may undo what was done last.
             **fields: fields of the start event.
 
         Raises:
@@ -243,8 +272,12 @@ class Workflow:
             ContextInUse: the context drives another run.
             NoEventLoop: no event loop is running.
             WrongCall: an argument is of the wrong type, or some don't go together.
+
+        With a store, awaiting the handler may raise what storage_errors.py lists, too. A run whose owner goes away is
+        not cancelled then but suspended: it raises `RunSuspended`, and the same call goes on with it.
         """
-        return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None)
+        kept = None if store is None else _Kept(store, None, durability)
+        return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None, kept)
 
     def _run(
         self,
@@ -255,6 +288,7 @@ class Workflow:
         timeout: float | None,
         run_id: str | None,
         keep: Keep | None,
+        kept: "_Kept | None" = None,
     ) -> Handler:
         record = _record(self)
         settings = record.settings
@@ -285,8 +319,15 @@ class Workflow:
                 "got a context that goes on with an unfinished run, which has had its start event",
                 "leave the other arguments out",
             )
-        start = None if resumed else _start_event(plan, start_event, fields)
-        parent: tuple[Run, str] | None = self.__dict__.get("_flowkit_parent")
+        if kept is not None:
+            kept.check(call)
+        start = None
+        if not resumed and not (kept is not None and kept.goes_on):
+            start = _start_event(plan, start_event, fields, stored=kept is not None)
+        parent: _Parent | None = self.__dict__.get("_flowkit_parent")
+        if kept is None and parent is not None and parent.run.log is not None:
+            kept = _Kept(parent.run.log.tenant.store, parent.run.log.tenant, parent.run.log.durability)
+            run_id = run_id or parent.next_id()
         identity = run_id or _new_id()
         run = Run(
             machine,
@@ -295,11 +336,14 @@ class Workflow:
             Stream(settings.stream_buffer),
             run_id=identity,
             timeout=timeout,
-            parent=parent[0] if parent is not None else None,
+            parent=parent.run if parent is not None else None,
             origin=None if parent is None else _origin(parent, plan.name, identity),
             keep=_chained(keep, Narrator(plan) if settings.verbose else None),
         )
-        run.deadline = anyio.current_effective_deadline()
+        if kept is not None:
+            run.keep_in(kept.tenant or tenant_of(kept.store, loop), records_of(self), kept.durability)
+            run.hosted = kept.hosted
+        run.deadline = math.inf if run.hosted else anyio.current_effective_deadline()
         if ctx is not None:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
@@ -411,6 +455,24 @@ class Workflow:
         return record.snapshots
 
 
+@attrs.frozen
+class _Kept:
+    """Where a run is to be kept, and how."""
+
+    store: Store
+    tenant: Tenant | None
+    durability: Durability
+    hosted: bool = False
+    goes_on: bool = False  # it is in the store already
+
+    def check(self, call: str) -> None:
+        if not isinstance(self.store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
+            cure = 'give one, SQLiteStore("runs.db")'
+            raise WrongCall(call, f"takes a store, but got {shown(self.store)}", cure)
+        if self.durability not in ("sync", "async"):
+            raise WrongCall(call, f"got durability={shown(self.durability)}", 'give "sync" or "async"')
+
+
 @attrs.define(eq=False)
 class _Owner:
     """What a run needs of its workflow (the runner's `Owner`)."""
@@ -420,17 +482,17 @@ class _Owner:
     def bind(self, spec: StepSpec) -> Callable[..., Any]:
         return spec.bind(self.workflow)
 
-    def child_for(self, name: str, kind: type[Any], run: Run, step: str) -> Any:
+    def child_for(self, name: str, kind: type[Any], run: Run, start: StartStep) -> Any:
         child = _child(_record(self.workflow), name, kind)
         if child is None:
             raise WrongCall(
-                f"step {step!r}",
+                f"step {self.workflow._plan().steps[start.step].name!r}",  # pyright: ignore[reportPrivateUsage]
                 f"takes {name!r}, a {kind.__name__}, but none was added",
                 f"call add_workflows({name}=…)",
             )
         # A copy that knows its parent and shares everything else: one child may run in several parents at once.
         bound = copy.copy(child)
-        bound.__dict__["_flowkit_parent"] = (run, step)
+        bound.__dict__["_flowkit_parent"] = _Parent(run, self.workflow._plan().steps[start.step].name, start, name)  # pyright: ignore[reportPrivateUsage]
         return bound
 
     def dump_run(self, machine: Machine) -> dict[str, Any]:
@@ -442,6 +504,37 @@ class _Owner:
 
 
 # -------------------------------------------------------------------------------------------------------- the pieces
+
+
+def plan_of(workflow: Workflow) -> Plan:
+    """A workflow's plan."""
+    return workflow._plan()  # pyright: ignore[reportPrivateUsage]
+
+
+def records_of(workflow: Workflow) -> Records:
+    """How runs of a workflow are written to a store."""
+    record = _record(workflow)
+    if record.records is None:
+        record.records = Records(plan_of(workflow), workflow._snapshots().codec)  # pyright: ignore[reportPrivateUsage]
+    return record.records
+
+
+def run_hosted(
+    workflow: Workflow,
+    tenant: Tenant,
+    durability: Durability,
+    run_id: str,
+    *,
+    go_on: bool = False,
+    **arguments: Any,
+) -> Handler:
+    """``workflow.run(…)`` for a runtime, which drives it; ``go_on``: the run is in the store already."""
+    stepwise: bool = arguments.pop("stepwise", False)
+    start_event: Event | None = arguments.pop("start_event", None)
+    timeout: float | None = arguments.pop("timeout", _UNSET)
+    ctx: Context[Any] | None = arguments.pop("ctx", None)
+    kept = _Kept(tenant.store, tenant, durability, hosted=True, goes_on=go_on)
+    return workflow._run(ctx, stepwise, start_event, arguments, timeout, run_id, None, kept)  # pyright: ignore[reportPrivateUsage]
 
 
 def _record(workflow: Workflow) -> _Record:
@@ -483,7 +576,7 @@ def _add_to_instance(record: _Record, cls: type[Workflow], function: Callable[..
     record.steps = steps
     record.plan = None
     record.checked = False
-    record.snapshots = None
+    record.snapshots = record.records = None
 
 
 def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
@@ -495,9 +588,15 @@ def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any]) -> Event:
+def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any], *, stored: bool) -> Event | None:
+    """The event to start with; ``None`` where none was given and the run may be a ``stored`` one."""
     kind = plan.start_type
     if given is None:
+        if stored and not fields and kind is not StartEvent:
+            try:
+                return kind()
+            except EventError:
+                return None
         try:
             return kind(**fields)
         except EventError as error:
@@ -533,10 +632,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _origin(parent: tuple[Run, str], workflow: str, run_id: str) -> Origin:
-    run, step = parent
-    above = run.origin.path if run.origin is not None else ()
-    return Origin(workflow, run_id, (*above, step))
+def _origin(parent: _Parent, workflow: str, run_id: str) -> Origin:
+    above = parent.run.origin.path if parent.run.origin is not None else ()
+    return Origin(workflow, run_id, (*above, parent.step))
 
 
 def _chained(first: Keep | None, second: Keep | None) -> Keep | None:

@@ -1,0 +1,573 @@
+"""`open_runtime`: many runs and their store, for as long as a block lasts.
+
+**How it works.** A `Runtime` is a task group. Each run that is in memory is driven by one of its tasks; what it does is
+in its store before anything follows from it (log.py). Leaving the block stops them where they are: they are as safe in
+the store as after a crash, and the next runtime goes on with them.
+
+**The keeper** is one more task. It looks into the store now and then (a third of the lease), and at the time the next
+timer is due, and takes up what has nobody: runs that were under way in a process that is gone, and runs whose time has
+come. It also prunes what is to be kept no longer.
+
+**Leaving memory.** A run that has been at rest for ``release_after`` seconds, and whose handle nobody holds, is stopped
+here and given up in the store; an event for it, its timer, or `Runtime.handler` brings it back. One that a step is
+suspended in (`wait_for_event`) would have to start that step again: it stays, unless ``release_suspended`` says
+otherwise.
+
+**One driver.** A run is in memory at most once here, and in one process at most (store.py).
+"""
+
+import contextlib
+import logging
+import math
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+import anyio
+import anyio.to_thread
+import attrs
+from anyio.abc import TaskGroup
+
+from flowkit import backend
+from flowkit.errors import NoEventLoop, RunFinished, WorkflowCancelled, WrongCall, no_event, shown
+from flowkit.events import Event
+from flowkit.facts import Fact, StepCommitted, StepReturned, TimerFired
+from flowkit.handler import Handler
+from flowkit.log import Durability
+from flowkit.machine import Machine
+from flowkit.performer import first_of
+from flowkit.records import Records, seal
+from flowkit.runner import Run
+from flowkit.state import State
+from flowkit.storage_errors import (
+    CodeChanged,
+    LeaseLost,
+    RunDamaged,
+    RunElsewhere,
+    RunSuspended,
+    StoreError,
+    UnexpectedEvent,
+    UnknownRun,
+    WrongWorkflow,
+)
+from flowkit.store import ENDED, STATUSES, NewRun, RunInfo, Status, Store, Write
+from flowkit.tenant import LEASE, Tenant
+from flowkit.workflow import Workflow, plan_of, records_of, run_hosted
+
+__all__ = ["HistoryEntry", "Runtime", "open_runtime"]
+
+logger = logging.getLogger("flowkit")
+
+RELEASE_AFTER = 60.0
+"""Seconds a run rests before it is released from memory: a conversation's pause shouldn't cost a replay."""
+
+
+@attrs.frozen
+class HistoryEntry:
+    """One thing that happened to a run: its number in the journal, its time (seconds since the epoch), the step it is
+    about (``None`` where it is about none), and the fact (facts.py)."""
+
+    number: int
+    time: float
+    step: str | None
+    fact: Fact
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(
+    *,
+    store: Store,
+    workflows: Iterable[Workflow],
+    durability: Durability = "sync",
+    release_after: float | None = RELEASE_AFTER,
+    release_suspended: bool = False,
+    keep_finished: int | float | timedelta | None = None,
+    lease: float = LEASE,
+) -> AsyncGenerator["Runtime"]:
+    """Open a store, go on with what is unfinished in it, and run workflows in it.
+
+    ``async with open_runtime(store=SQLiteStore("runs.db"), workflows=[Order()]) as runtime:``. Leaving the block stops
+    the runs that are under way; the next runtime goes on with them. (`Runtime.join` waits for them first.)
+
+    Args:
+        store: where runs are kept. Several processes may share it.
+        workflows: whose runs this runtime takes up. Runs of others are left alone.
+        durability: ``"sync"``: nothing is done before what led to it is on disk. ``"async"``: it is done at once, and
+            is on disk some milliseconds later; a crash may undo what was done last.
+        release_after: seconds a run rests before it leaves memory; ``None``: never.
+        release_suspended: also release runs whose steps are suspended in ``wait_for_event``. Such a step starts again
+            at its first line when the run comes back, as after a crash.
+        keep_finished: how many ended runs to keep (a whole number), or for how long (seconds as a float, or a
+            `timedelta`); ``None``: all. Older ones are deleted now and then.
+        lease: seconds after which others may take up this process's runs when it gives no sign of life.
+
+    Raises:
+        StoreError: the store can't be used.
+        WrongCall: an argument is of the wrong type, or two workflows have the same name.
+        NoEventLoop: no event loop is running.
+    """
+    call = "open_runtime()"
+    if not isinstance(store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongCall(call, f"takes a store, but got {shown(store)}", 'give one, SQLiteStore("runs.db")')
+    by_name: dict[str, Workflow] = {}
+    for workflow in _workflows(call, workflows):
+        workflow.validate()
+        name = plan_of(workflow).name
+        if name in by_name:
+            raise WrongCall(call, f"got two workflows called {name}", "rename one: a stored run knows its own by name")
+        by_name[name] = workflow
+    for option, value in (("release_after", release_after), ("lease", lease)):
+        if value is not None and not _is_seconds(value):
+            raise WrongCall(call, f"got {option}={shown(value)}", "give seconds, more than 0")
+    if durability not in ("sync", "async"):
+        raise WrongCall(call, f"got durability={shown(durability)}", 'give "sync" or "async"')
+    _check_keep(call, keep_finished)
+    loop = backend.current()
+    if loop is None:
+        raise NoEventLoop("open_runtime")
+    tenant = Tenant(store, loop, lease)
+    runtime = Runtime(tenant, by_name, durability, release_after, release_suspended, keep_finished)
+    await tenant.enter()
+    failed: Exception | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            try:
+                await runtime.start(group)
+                yield runtime
+            except Exception as error:  # noqa: BLE001 - raised below, outside the task group, as itself
+                failed = error
+            finally:
+                runtime.stop()
+    except BaseExceptionGroup as several:
+        raise first_of(several) from None  # Ctrl-C or exit, in the block or in a run
+    finally:
+        with anyio.CancelScope(shield=True):
+            for workflow in by_name.values():
+                await workflow.aclose()
+            await tenant.leave()
+    if failed is not None:
+        raise failed
+
+
+class Runtime:
+    """Runs and their store. Made by `open_runtime`."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        workflows: dict[str, Workflow],
+        durability: Durability,
+        release_after: float | None,
+        release_suspended: bool,
+        keep_finished: int | float | timedelta | None,
+    ) -> None:
+        self._tenant = tenant
+        self._store = tenant.store
+        self._workflows = workflows
+        self._durability: Durability = durability
+        self._release_after = release_after
+        self._release_suspended = release_suspended
+        self._keep_finished = keep_finished
+        self._runs: dict[str, Run] = {}
+        self._handlers: WeakValueDictionary[str, Handler] = WeakValueDictionary()
+        self._resting: dict[str, float] = {}  # since when, the longest first
+        self._unfit: set[str] = set()  # stored runs that can't go on here: not tried again and again
+        self._next_due = math.inf
+        self._group: TaskGroup | None = None
+        self._wake = anyio.Event()
+
+    # ----------------------------------------------------------------------------------------------------------- runs
+
+    async def run(
+        self, workflow: Workflow | str, /, *, run_id: str | None = None, start_event: Event | None = None, **fields: Any
+    ) -> Handler:
+        """Start a run; when this returns, its start is stored.
+
+        With the id of a run that is there already it is that run: never a second one.
+
+        Args:
+            workflow: one of this runtime's, or its name.
+            run_id: the run's id; made up by default.
+            start_event: the event to start with, instead of building it from ``fields``.
+            **fields: fields of the start event; ``timeout=`` sets the run's timeout.
+
+        Raises:
+            EventError: the fields don't make a start event.
+            WrongWorkflow: the run id belongs to a run of another workflow.
+            RunElsewhere: another process drives the run of this id.
+            RunDamaged: what is stored of it can't be read.
+            CodeChanged: what is stored of it doesn't fit the workflow as it is now.
+            StoreError: the store failed.
+            SerializationError: the start event can't be stored.
+            WrongCall: it isn't a workflow of this runtime, or an argument can't be right.
+        """
+        known = self._known(workflow)
+        name = plan_of(known).name
+        if run_id is not None and (not isinstance(run_id, str) or not run_id):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WrongCall("runtime.run()", f"takes a string as run_id, but got {shown(run_id)}", "write str(…)")
+        identity = uuid.uuid4().hex if run_id is None else run_id
+        handler = self._here(identity)
+        if handler is None:
+            handler = self._drive(known, identity, start_event=start_event, **fields)
+        elif self._runs[identity].workflow_name != name:
+            raise WrongWorkflow(identity, name, self._runs[identity].workflow_name)
+        await handler.come_up()
+        return handler
+
+    def handler(self, run_id: str) -> Handler:
+        """A handle to a run: under way, released from memory, or ended. Where it isn't in memory it is looked up in the
+        store there and then, and read when the loop's next turn comes.
+
+        Raises:
+            UnknownRun: the store has none of this id.
+            WrongCall: it belongs to a workflow that this runtime doesn't have.
+            StoreError: the store failed.
+
+        Awaiting it may also raise `RunElsewhere`, `RunDamaged` and `CodeChanged`.
+        """
+        found = self._here(run_id)
+        if found is not None:
+            return found
+        info = self._store.info(run_id)
+        if info is None:
+            raise UnknownRun(run_id)
+        return self._drive(self._known(info.workflow), run_id, go_on=True)
+
+    async def send_event(self, run_id: str, event: Event, step: str | None = None) -> None:
+        """Send an event into a run; when this returns, it is stored that the run has it.
+
+        Raises:
+            UnknownRun: the store has none of this id.
+            RunFinished: it has ended.
+            MisdirectedEvent: there is no step of that name, or it doesn't take this event.
+            UnexpectedEvent: the run waits, and nothing in it takes this event. (An event for a run that is busy is kept
+                for it.)
+            RunElsewhere, RunDamaged, CodeChanged, StoreError, SerializationError, WrongCall: as `run`.
+        """
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise no_event("send_event", event)
+        what = f"send_event({type(event).__name__})"
+        handler = await self._bring(run_id, what)
+        await handler.come_up()
+        run = self._runs.get(run_id)
+        if run is None or run.ended:
+            raise RunFinished(handler.workflow_name, what)
+        if step is None and not run.takes(event):
+            await run.come_to_rest()  # it may come to want it
+            if run.ended:
+                raise RunFinished(run.workflow_name, what)
+            if not run.takes(event) and not run.machine.patient:
+                raise UnexpectedEvent(run_id, run.workflow_name, event, run.expected())
+        handler.send_event(event, step)
+        await run.stored()
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run for good, and wait for its clean-up. Does nothing where it has ended.
+
+        Raises:
+            UnknownRun: the store has none of this id.
+            RunElsewhere, RunDamaged, CodeChanged, StoreError, WrongCall: as `run`.
+        """
+        try:
+            handler = await self._bring(run_id, "cancel()")
+        except RunFinished:
+            return
+        await handler.cancel_run()
+        error = handler.exception()
+        if error is not None and not isinstance(error, WorkflowCancelled):
+            raise error
+
+    async def join(self) -> None:
+        """Wait until no run is under way here: each has ended, or waits for somebody outside or for its time."""
+        while busy := [run for run in self._runs.values() if not (run.settled or run.at_rest())]:
+            await busy[0].come_to_rest()
+
+    # ---------------------------------------------------------------------------------------------------------- store
+
+    async def runs(
+        self, *, status: Status | None = None, workflow: Workflow | str | None = None, limit: int | None = None
+    ) -> list[RunInfo]:
+        """What the store knows of its runs, the latest created first; nested ones aside.
+
+        Raises:
+            WrongCall: there is no such status.
+            StoreError: the store failed.
+        """
+        if status is not None and status not in STATUSES:
+            raise WrongCall("runs()", f"got status={shown(status)}", f"give one of {', '.join(STATUSES)}")
+        name = plan_of(workflow).name if isinstance(workflow, Workflow) else workflow
+        find = partial(
+            self._store.find,
+            statuses=None if status is None else (status,),
+            workflows=None if name is None else (name,),
+            newest=True,
+            limit=limit,
+        )
+        return await anyio.to_thread.run_sync(find)
+
+    async def history(self, run_id: str) -> list[HistoryEntry]:
+        """All that is stored of a run, in order.
+
+        Raises:
+            UnknownRun, RunDamaged, CodeChanged, StoreError: as `send_event`.
+            WrongCall: it belongs to a workflow that this runtime doesn't have.
+        """
+        info = await self._info(run_id)
+        records = await anyio.to_thread.run_sync(self._store.read, run_id)
+        return _history(records_of(self._known(info.workflow)), run_id, records)
+
+    async def fork(self, run_id: str, *, after: str | int, new_id: str | None = None) -> Handler:
+        """A new run that goes on from where another was after a step had returned.
+
+        Args:
+            run_id: the run to go on from; it isn't changed.
+            after: a step's name (where it has returned last), or the number of a record (see `history`).
+            new_id: the new run's id; made up by default.
+
+        Raises:
+            WrongCall: that step has never returned in it, or there is no such record.
+            RunElsewhere: there is a run ``new_id``.
+            UnknownRun, RunDamaged, CodeChanged, StoreError: as `send_event`.
+        """
+        info = await self._info(run_id)
+        workflow = self._known(info.workflow)
+        kept = records_of(workflow)
+        records = await anyio.to_thread.run_sync(self._store.read, run_id)
+        number = after if isinstance(after, int) else _returned(_history(kept, run_id, records), after, run_id)
+        if not 0 < number < len(records):
+            raise WrongCall(
+                "fork()", f"got after={number}, but run {run_id!r} has records 1 to {len(records) - 1}", "give one"
+            )
+        new_id = new_id or uuid.uuid4().hex
+        state = State(plan_of(workflow).state_type)
+        restored = kept.restore(run_id, 0, records[: number + 1], state, patient=False)
+        restored.machine.run_id = new_id
+        forked = kept.books(restored.machine, attrs.evolve(restored.head, run_id=new_id, forked_from=(run_id, number)))
+        write = Write(
+            new_id,
+            1,
+            0,
+            [seal(new_id, 0, forked)],
+            self._tenant.now(),
+            status="running",
+            new=NewRun(info.workflow, self._tenant.owner),
+        )
+        if not (await anyio.to_thread.run_sync(self._store.commit, [write]))[0]:
+            raise RunElsewhere(new_id, "this store, where it is another run")
+        handler = self._drive(workflow, new_id, go_on=True)
+        await handler.come_up()
+        return handler
+
+    async def prune(self, *, keep: int | float | timedelta | None = None) -> int:
+        """Delete ended runs but so many, or those that ended longer ago (as ``keep_finished``); how many.
+
+        ``keep=None`` deletes all that have ended.
+        """
+        _check_keep("prune()", keep)
+        ended = await anyio.to_thread.run_sync(partial(self._store.find, statuses=ENDED, newest=True))
+        return await self._delete(ended, 0 if keep is None else keep)
+
+    # --------------------------------------------------------------------------------------------------------- inside
+
+    async def start(self, group: TaskGroup) -> None:
+        """Go on with what is unfinished, and keep at it."""
+        self._group = group
+        await self._take_up()
+        group.start_soon(self._keep)
+
+    def stop(self) -> None:
+        """Stop what is under way; it is safe in the store."""
+        group, self._group = self._group, None
+        for run in list(self._runs.values()):
+            run.cancel("its runtime was closed")
+        if group is not None:
+            group.cancel_scope.cancel()
+
+    def _known(self, workflow: Workflow | str) -> Workflow:
+        name = plan_of(workflow).name if isinstance(workflow, Workflow) else workflow
+        if name not in self._workflows:
+            has = ", ".join(self._workflows)
+            raise WrongCall("the runtime", f"has no workflow {shown(name)}, only {has}", "give it to open_runtime()")
+        return self._workflows[name]
+
+    def _here(self, run_id: str) -> Handler | None:
+        """A handle to a run that is in memory."""
+        handler = self._handlers.get(run_id)
+        if handler is None and run_id in self._runs:
+            run = self._runs[run_id]
+            workflow = self._known(run.workflow_name)
+            handler = self._handlers[run_id] = Handler(run, None, None, self._tenant.backend, None, workflow)
+            handler.claim()
+        return handler
+
+    def _drive(self, workflow: Workflow, run_id: str, **arguments: Any) -> Handler:
+        """Have a run in memory: a new one, or one from the store."""
+        if self._group is None:
+            raise WrongCall("the runtime", "is closed", "use it inside its `async with` block")
+        handler = run_hosted(workflow, self._tenant, self._durability, run_id, **arguments)
+        run, drive = handler.claim()
+        run.resting = self._rests
+        self._runs[run_id] = run
+        self._handlers[run_id] = handler
+        self._group.start_soon(self._driven, run, drive)
+        return handler
+
+    async def _driven(self, run: Run, drive: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await drive()
+        finally:
+            self._runs.pop(run.run_id, None)
+            self._resting.pop(run.run_id, None)
+            self._ended(run)
+        if run.error is not None and not isinstance(run.error, Exception):
+            raise run.error  # Ctrl-C or exit in a step: it is the program's
+
+    def _ended(self, run: Run) -> None:
+        error = run.error
+        if error is None or run.run_id in self._handlers:
+            return  # whoever has the handler is told
+        if isinstance(error, RunElsewhere | RunSuspended | LeaseLost):
+            logger.info("%s", error)
+        elif isinstance(error, Exception):
+            logger.error("run %s of %s ended here with an error", run.run_id, run.workflow_name, exc_info=error)
+        if isinstance(error, CodeChanged | RunDamaged):
+            self._unfit.add(run.run_id)
+
+    async def _bring(self, run_id: str, what: str, **arguments: Any) -> Handler:
+        """Have a stored run that hasn't ended in memory."""
+        handler = self._here(run_id)
+        if handler is not None and handler.is_stopping:
+            await self._runs[run_id].join()  # it is just being released
+            handler = None
+        if handler is None:
+            info = await self._info(run_id)
+            if info.status in ENDED:
+                raise RunFinished(info.workflow, what)
+            handler = self._drive(self._known(info.workflow), run_id, go_on=True, **arguments)
+        return handler
+
+    async def _info(self, run_id: str) -> RunInfo:
+        info = await anyio.to_thread.run_sync(self._store.info, run_id)
+        if info is None:
+            raise UnknownRun(run_id)
+        return info
+
+    # --------------------------------------------------------------------------------------------------- the keeper
+
+    def _rests(self, run: Run) -> None:
+        """A run has come to rest (or is resting still)."""
+        if run.run_id not in self._resting:
+            self._resting[run.run_id] = self._tenant.now()
+            if len(self._resting) == 1:
+                self._wake.set()
+
+    async def _keep(self) -> None:
+        while True:
+            with anyio.move_on_after(self._pause()):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            self._release()
+            try:
+                await self._take_up()
+                if self._keep_finished is not None:
+                    await self.prune(keep=self._keep_finished)
+            except StoreError:
+                logger.warning("the runtime could not look into %r", self._store, exc_info=True)
+
+    def _pause(self) -> float:
+        now = self._tenant.now()
+        pause = min(self._tenant.lease / 3, self._next_due - now)
+        if self._resting and self._release_after is not None:
+            pause = min(pause, next(iter(self._resting.values())) + self._release_after - now)
+        return max(0.0, pause)
+
+    async def _take_up(self) -> None:
+        """Take up the runs that have work to do and nobody to do it."""
+        names = tuple(self._workflows)
+        now = self._tenant.now()
+        find = partial(self._store.find, workflows=names, free_at=now)
+        found = await anyio.to_thread.run_sync(partial(find, statuses=("running",)))
+        found += await anyio.to_thread.run_sync(partial(find, statuses=("waiting",), due_by=now))
+        for info in found:
+            if info.run_id not in self._runs and info.run_id not in self._unfit and self._group is not None:
+                self._drive(self._workflows[info.workflow], info.run_id, go_on=True)
+        due = await anyio.to_thread.run_sync(self._store.next_due, names)
+        self._next_due = math.inf if due is None else due
+
+    def _release(self) -> None:
+        """Let runs go from memory that have rested long enough."""
+        if self._release_after is None:
+            return
+        now = self._tenant.now()
+        while self._resting:
+            run_id, since = next(iter(self._resting.items()))
+            if since + self._release_after > now:
+                return
+            del self._resting[run_id]
+            run = self._runs.get(run_id)
+            if run is None or run.ended or not run.at_rest():
+                continue
+            soon = run.due is not None and run.due <= now + self._release_after
+            if run_id in self._handlers or soon or not (self._release_suspended or run.can_go):
+                self._resting[run_id] = now  # not yet
+            else:
+                run.cancel("it was idle")
+
+    async def _delete(self, ended: list[RunInfo], keep: int | float | timedelta) -> int:
+        if isinstance(keep, int):
+            old = ended[keep:]
+        else:
+            seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
+            old = [one for one in ended if one.updated < self._tenant.now() - seconds]
+        if not old:
+            return 0
+        return await anyio.to_thread.run_sync(self._store.delete, [one.run_id for one in old])
+
+
+def _workflows(call: str, given: Any) -> Iterator[Workflow]:
+    several = isinstance(given, Iterable) and not isinstance(given, str | Workflow)
+    for workflow in given if several else (given,):
+        if not isinstance(workflow, Workflow) or not several:
+            cure = "give instances in a list, workflows=[Order()]"
+            raise WrongCall(call, f"takes workflows, but got {shown(workflow)}", cure)
+        yield workflow
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _check_keep(call: str, keep: Any) -> None:
+    if keep is None or (isinstance(keep, timedelta) and keep >= timedelta(0)):
+        return
+    if not isinstance(keep, int | float) or isinstance(keep, bool) or not keep >= 0:
+        cure = "give a number of runs, seconds as a float, or a timedelta"
+        raise WrongCall(call, f"got {shown(keep)} as what to keep of ended runs", cure)
+
+
+def _history(records: Records, run_id: str, journal: Sequence[bytes]) -> list[HistoryEntry]:
+    return [
+        HistoryEntry(number, fact.time, _step_of(fact, machine), fact)
+        for number, fact, machine in records.replay(run_id, journal)
+    ]
+
+
+def _step_of(fact: Fact, machine: Machine) -> str | None:
+    number = getattr(fact, "invocation", getattr(fact, "sender", None))
+    if isinstance(fact, TimerFired):
+        timer = machine.timers.get(fact.timer)
+        number = None if timer is None else timer.invocation
+    entry = machine.invocations.get(number) if number is not None else None
+    return None if entry is None else entry.lane.spec.name
+
+
+def _returned(history: Sequence[HistoryEntry], step: str, run_id: str) -> int:
+    """The number of the record in which a step returned last."""
+    returns = {one.step: one.number for one in history if isinstance(one.fact, StepReturned | StepCommitted)}
+    if step not in returns:
+        have = ", ".join(sorted(str(name) for name in returns)) or "none, no step has"
+        raise WrongCall("fork()", f"got after={step!r}, which hasn't returned in run {run_id!r}", f"give one of {have}")
+    return returns[step]

@@ -1,0 +1,115 @@
+"""`Tenant`: one event loop's presence at a store: its name as an owner of runs, its lease, its writer.
+
+The lease is kept while any run is under way, by a beat every third of its length. Where the process is away for longer
+(stopped, swapped out, its disk hanging) others may take its runs; the store refuses what it writes then (store.py).
+"""
+
+import logging
+import os
+import socket
+import time
+import uuid
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.to_thread
+
+from flowkit.backend import Backend
+from flowkit.store import Store
+from flowkit.writer import Writer
+
+__all__ = ["LEASE", "Tenant", "tenant_of"]
+
+logger = logging.getLogger("flowkit")
+
+LEASE = 30.0
+"""Seconds. Long enough for a process that is busy or swapped out, short enough to wait for after a crash."""
+
+
+class Tenant:
+    """What runs that share a store and an event loop have in common."""
+
+    def __init__(self, store: Store, backend: Backend, lease: float = LEASE) -> None:
+        self.store = store
+        self.lease = lease
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.writer = Writer(store, backend)
+        self.backend = backend
+        self._clock = backend.clock()
+        self._epoch = time.time() - self._clock()
+        self._runs = 0
+        self._changing: anyio.Lock | None = None
+        self._beating: anyio.CancelScope | None = None
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock() + self._epoch
+
+    async def enter(self) -> None:
+        """A run begins. The first to come opens the store and takes out the lease."""
+        self._runs += 1
+        if self._changing is None:
+            self._changing = anyio.Lock()
+        try:
+            async with self._changing:
+                if self._beating is None:
+                    await anyio.to_thread.run_sync(self._beat)
+                    self._beating = anyio.CancelScope()
+                    self.backend.supervise(self._keep_beating, "flowkit lease", _nothing)
+        except BaseException:
+            self._runs -= 1
+            raise
+
+    async def leave(self) -> None:
+        """A run has settled. The last to go gives the lease up."""
+        self._runs -= 1
+        assert self._changing is not None
+        async with self._changing:
+            if self._runs or self._beating is None:
+                return
+            self._beating.cancel()
+            self._beating = None
+            shared = _shared(self.store)
+            if shared.get(self.backend.loop) is self:
+                del shared[self.backend.loop]
+            try:
+                await anyio.to_thread.run_sync(self.store.leave, self.owner)
+            except Exception:
+                logger.warning("the lease at %r could not be given up; it ends by itself", self.store, exc_info=True)
+
+    def _beat(self) -> None:
+        self.store.open()
+        self.store.beat(self.owner, self.now() + self.lease)
+
+    async def _keep_beating(self) -> None:
+        scope = self._beating
+        if scope is None:
+            return  # everybody had left before it began
+        with scope:
+            while True:
+                await anyio.sleep(self.lease / 3)
+                try:
+                    await anyio.to_thread.run_sync(self._beat)
+                except Exception:
+                    logger.warning("the lease at %r could not be renewed", self.store, exc_info=True)
+
+
+def _nothing() -> None:
+    """The loop ends, and the lease with it."""
+
+
+def tenant_of(store: Store, backend: Backend) -> Tenant:
+    """The tenant that all runs share which were given this store in this event loop, by ``run(store=…)``."""
+    shared = _shared(store)
+    tenant = shared.get(backend.loop)
+    if tenant is None:
+        tenant = shared[backend.loop] = Tenant(store, backend)
+    return tenant
+
+
+def _shared(store: Store) -> WeakKeyDictionary[Any, Tenant]:
+    shared: WeakKeyDictionary[Any, Tenant] | None = vars(store).get("_flowkit_tenants")
+    if shared is None:
+        shared = vars(store)["_flowkit_tenants"] = WeakKeyDictionary()
+    return shared
