@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import Enum, Flag
 from types import BuiltinFunctionType, MemberDescriptorType, NoneType
 from typing import Any, cast, get_args
@@ -18,6 +18,7 @@ import attrs
 from flowkit import errors, events, storage_errors
 from flowkit.containers import CONTAINERS, Values
 from flowkit.errors import SerializationError
+from flowkit.evolution import Stored
 from flowkit.hints import UNRESOLVED, resolve
 from flowkit.leaves import (
     LEAVES,
@@ -142,6 +143,7 @@ class EnumForm:
     cls: Any
     tag: str
     kind = "$enum"
+    version = 1
 
     def write(self, value: Any, depth: int) -> Any:
         member = value._value_ if issubclass(self.cls, Flag) else value._name_
@@ -157,6 +159,9 @@ class EnumForm:
                 f"{class_name(self.cls)} has no member {scalar_text(member)}", "keep the members that were written"
             )
         return value
+
+    def upgrade(self, payload: list[Any], depth: int, version: int) -> Any:
+        raise AssertionError("an enum has one version")
 
     def _member(self, member: Any) -> Any:
         if not issubclass(self.cls, Flag):
@@ -179,6 +184,7 @@ class HookForm:
     tag: str
     hooks: Hooks
     kind = "$hook"
+    version = 1
 
     def write(self, value: Any, depth: int) -> Any:
         check_depth(depth)
@@ -202,6 +208,9 @@ class HookForm:
             )
         return value
 
+    def upgrade(self, payload: list[Any], depth: int, version: int) -> Any:
+        raise AssertionError("what has hooks has one version")
+
     def _failed(self, which: str, error: Exception) -> Refusal:
         if isinstance(error, SerializationError):  # the hook used the codec itself
             return Refusal(error.problem, error.cure, error.path[1:])
@@ -213,8 +222,10 @@ class ObjectForm:
 
     kind = "$obj"
 
-    def __init__(self, values: Values, cls: Any, tag: str, fields: tuple[str, ...]) -> None:
-        self.values, self.cls, self.tag, self.fields = values, cls, tag, fields
+    def __init__(self, values: Values, cls: Any, tag: str, fields: tuple[str, ...], note: Stored) -> None:
+        self.values, self.cls, self.tag, self.fields, self.note = values, cls, tag, fields, note
+        self.version = note.version
+        self.written_tag = tag if note.version == 1 else f"{tag}@{note.version}"
         self.root: Any = _root(cls)
         self.is_tuple, self.is_group = self.root is tuple, issubclass(cls, BaseExceptionGroup)
         self.has_dict = cls.__dictoffset__ != 0
@@ -235,7 +246,7 @@ class ObjectForm:
     def write(self, value: Any, depth: int) -> Any:
         check_depth(depth)
         fields, others = self._state(value)
-        data = [self.tag, self.values.write_items(fields, depth + 1)]
+        data = [self.written_tag, self.values.write_items(fields, depth + 1)]
         if others:
             data.append(self.values.write_dict(others, depth + 1))
         return {self.kind: data}
@@ -268,21 +279,53 @@ class ObjectForm:
         return {name: own.pop(name, UNSET) for name in self.fields}, own
 
     def read(self, payload: list[Any], depth: int) -> Any:
-        data, *rest = payload
-        if not is_exactly(data, dict) or len(rest) > 1:
-            raise ValueError("fields and other attributes are expected")
-        odd = [f"{scalar_text(name)} is missing" for name in self.fields if name not in data]
-        odd += [f"{scalar_text(name)} is unknown" for name in data if name not in self.fields]
+        data, others = self._taken(payload)
+        odd = self._odd(data, data)
         if odd:
-            problem = f"the fields of {class_name(self.cls)} aren't those that were written ({', '.join(odd[:5])})"
-            raise Misfit(problem, "read it with the class as it was then")
-        state = self.values.read_items({name: item for name, item in data.items() if item != UNSET_DATA}, depth + 1)
-        if rest:
-            others = self.values.read(rest[0], depth + 1)
-            if not is_exactly(others, dict) or not state.keys().isdisjoint(others):
-                raise ValueError("other attributes are expected")
-            state.update(others)
+            problem = f"the fields of {class_name(self.cls)} aren't those that were written ({odd})"
+            raise Misfit(
+                problem, "read it with the class as it was then, or give it a version and an upgrade: stored_as"
+            )
+        state = self._read_state(data, others, depth)
         return self._build(state)
+
+    def upgrade(self, payload: list[Any], depth: int, version: int) -> Any:
+        """An instance, of data that was written of an earlier version."""
+        data, others = self._taken(payload)
+        state = self._read_state(data, others, depth)
+        unset = data.keys() - state.keys()
+        free = state.keys() - data.keys()  # other attributes: they come and go unannounced
+        state = self.note.upgraded(self.tag, version, state)
+        odd = self._odd({*state, *unset}, state.keys() - free if self.fields != ("args",) else ())
+        if odd:
+            problem = f"the upgrades of {self.tag} from version {version} don't give the fields it has ({odd})"
+            raise Misfit(problem, f"let them give {', '.join(self.fields) or 'none'}")
+        try:
+            return self._build(dict(state))
+        except (AttributeError, TypeError, ValueError) as error:
+            problem = f"what the upgrades of {self.tag} from version {version} give can't be its state, {brief(error)}"
+            raise Misfit(problem, "give what such an object holds") from error
+
+    def _taken(self, payload: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+        data, *others = payload
+        if not is_exactly(data, dict) or len(others) > 1:
+            raise ValueError("fields and other attributes are expected")
+        return data, others
+
+    def _odd(self, has: Collection[str], named: Iterable[str]) -> str:
+        """What isn't right with these fields, in words."""
+        odd = [f"{scalar_text(name)} is missing" for name in self.fields if name not in has]
+        odd += [f"{scalar_text(name)} is unknown" for name in named if name not in self.fields]
+        return ", ".join(odd[:5])
+
+    def _read_state(self, data: dict[str, Any], others: list[Any], depth: int) -> dict[str, Any]:
+        state = self.values.read_items({name: item for name, item in data.items() if item != UNSET_DATA}, depth + 1)
+        if others:
+            more = self.values.read(others[0], depth + 1)
+            if not is_exactly(more, dict) or not state.keys().isdisjoint(more):
+                raise ValueError("other attributes are expected")
+            state.update(more)
+        return state
 
     def _build(self, state: dict[Any, Any]) -> Any:
         new: Any = self.root.__new__

@@ -181,7 +181,7 @@ class _Writes:
         return str(self.values.write(kind, 0)["$type"])
 
     def _event_type(self, tag: Any) -> type[Event]:
-        kind: Any = self.values.read({"$type": tag}, 0)
+        kind: type[Any] = self.values.read({"$type": tag}, 0)
         if issubclass(kind, Event):
             return kind
         raise ValueError("the tag of an event class is expected")

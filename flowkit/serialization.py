@@ -10,6 +10,7 @@ are all strings not starting with ``$``. Everything else is a dict with one key,
     {"$bytes": "AAE="}  {"$Decimal": "1.50"}  {"$float": "nan"}   leaves: a string, in its one spelling
     {"$tuple": [1, 2]}  {"$dict": [[1, 2], ["a", "b"]]}           containers; $dict: keys, then values
     {"$obj": ["shop:Order", {"id": 7}, {"note": "x"}]}            tag, declared fields, any other attributes
+    {"$obj": ["shop:Order@2", {"id": 7, "sum": 1}]}               of a class that is at version 2 (evolution.py)
     {"$enum": ["shop:Color", "RED"]}  {"$type": "shop:Order"}     a member (flags: the number); a class itself
     {"$hook": ["shop:Money", ["EUR", 5]]}                         what the class's own hook made of it
 
@@ -20,7 +21,8 @@ dict lookup and one call; paths cost nothing until something is refused: they ar
 **Objects** (attrs classes, dataclasses, named tuples, events, exceptions) are rebuilt from their raw state,
 without ``__init__``, converters or validators: those have run when the value was made, and one that was alive
 must be neither changed nor rejected now. The data must have all declared fields and no others: where the
-class has changed since, that is refused and not guessed at. (A field never set is ``{"$unset": null}``.)
+class has changed since, that is refused and not guessed at, unless `stored_as` says how to bring its fields up to
+date. (A field never set is ``{"$unset": null}``.)
 
 **Hostile data.** Only registered classes come back; nothing is imported or looked up by name. Readers check
 shape and type, a leaf is written again and compared, and what may take more than linear time is bounded (the
@@ -47,6 +49,7 @@ import cattrs
 from flowkit.containers import Values
 from flowkit.errors import SerializationError
 from flowkit.events import Event
+from flowkit.evolution import check_tag, default_tag, note_of, split_tag, stored_as
 from flowkit.forms import (
     FIXED,
     KNOWN,
@@ -62,10 +65,10 @@ from flowkit.forms import (
 from flowkit.leaves import (
     MALFORMED,
     MAX_DEPTH,
-    SURROGATE,
     TO_JSON,
     Hooks,
     Misfit,
+    Newer,
     Refusal,
     T,
     Write,
@@ -77,7 +80,7 @@ from flowkit.leaves import (
 )
 from flowkit.storage_errors import StoredError
 
-__all__ = ["MAX_DEPTH", "Codec", "parse"]
+__all__ = ["MAX_DEPTH", "Codec", "parse", "stored_as"]
 
 
 def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,9 +123,15 @@ _PARSER = json.JSONDecoder(object_pairs_hook=_parse_object, parse_int=read_int, 
 
 
 def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
-    for one in cls.__subclasses__():
-        yield one
-        yield from _subclasses(one)
+    """Each once, however many of its bases are events."""
+    seen: set[type[Event]] = set()
+    todo = cls.__subclasses__()
+    while todo:
+        one = todo.pop()
+        if one not in seen:
+            seen.add(one)
+            yield one
+            todo += one.__subclasses__()
 
 
 class Codec:
@@ -151,6 +160,7 @@ class Codec:
         self.converter = converter if converter is not None else cattrs.Converter()
         self._classes = dict(KNOWN)
         self._tags = {cls: tag for tag, cls in KNOWN.items()}
+        self._implied: dict[str, type] = {}
         self._hooks: dict[type, Hooks] = {}
         self._forms: dict[type, EnumForm | HookForm | ObjectForm] = {}
         self._nearly: Codec | None = None
@@ -175,9 +185,9 @@ class Codec:
     ) -> type[T]:
         """Let through values of ``cls`` and of the classes that its annotations mention. Returns ``cls``.
 
-        ``tag`` stands for the class in the data; by default ``module:qualname``. ``aliases`` are tags that it
-        had: they are read, never written. ``unstructure`` and ``structure`` are cattrs hooks, kept on
-        ``converter``; they go before the fields, so they may leave things out.
+        ``tag`` stands for the class in the data; by default what `stored_as` says, else ``module:qualname``.
+        ``aliases`` are tags that it had: they are read, never written. ``unstructure`` and ``structure`` are
+        cattrs hooks, kept on ``converter``; they go before the fields, so they may leave things out.
 
         Raises:
             SerializationError: the tag stands for another class; only one hook was given; hooks were given for
@@ -192,9 +202,11 @@ class Codec:
         if unstructure is not None and bare in FIXED:
             raise SerializationError("its form is fixed", path=place, cure="wrap it in a class of your own")
         is_new = bare not in self._tags
+        note = note_of(bare)
         if tag is None:
-            tag = f"{bare.__module__}:{bare.__qualname__}" if is_new else self._tags[bare]
-        self._claim((tag, *aliases), bare, place)
+            tag = (note.tag or default_tag(bare)) if is_new else self._tags[bare]
+        self._claim((tag, *aliases, *note.aliases), bare, place)
+        self._implied[default_tag(bare)] = bare  # so it was written before it had another tag
         self._tags[bare] = tag
         if unstructure is not None and structure is not None:
             self._hooks[bare] = unstructure, structure
@@ -212,8 +224,7 @@ class Codec:
 
     def _claim(self, tags: tuple[str, ...], cls: type, place: str) -> None:
         for tag in tags:
-            if type(tag) is not str or not tag or SURROGATE.search(tag):
-                raise SerializationError(f"{scalar_text(tag)} can't be a tag", path=place, cure="give a string")
+            check_tag(tag, place)
             owner = self._classes.get(tag, cls)
             if owner is not cls:
                 problem = f"the tag {scalar_text(tag)} already stands for another class, {class_name(owner)}"
@@ -271,6 +282,7 @@ class Codec:
         if self._nearly is None:
             other = _NearlyCodec(converter=self.converter, any_event=self._any_event, register=self._register)
             other._classes, other._tags, other._hooks = self._classes, self._tags, self._hooks
+            other._implied = self._implied
             self._nearly = other
         return self._nearly
 
@@ -308,17 +320,22 @@ class Codec:
     def _class(self, tag: Any) -> type:
         if type(tag) is not str:
             raise ValueError("a tag is expected")
-        if tag not in self._classes:
-            defined = [
-                cls
-                for cls in (_subclasses(Event) if self._any_event else ())
-                if f"{cls.__module__}:{cls.__qualname__}" == tag
-            ]
-            if len(defined) != 1:
+        found = self._classes.get(tag) or self._implied.get(tag)
+        if found is None:
+            found = self._event_class(tag)
+            if found is None:
                 cure = "write codec.register for it, with aliases=… if it was renamed"
                 raise Misfit(f"no registered class has the tag {scalar_text(tag)}", cure)
-            self.register(defined[0])
-        return self._classes[tag]
+            self.register(found)
+        return found
+
+    def _event_class(self, tag: str) -> type | None:
+        """The one event class of this process that the tag stands for."""
+        classes = list(_subclasses(Event)) if self._any_event else []
+        notes = [(cls, note_of(cls)) for cls in classes]
+        said = [cls for cls, note in notes if tag == note.tag or tag in note.aliases]
+        defined = said or [cls for cls in classes if default_tag(cls) == tag]
+        return defined[0] if len(defined) == 1 else None
 
     def _form(self, cls: type) -> "EnumForm | HookForm | ObjectForm":
         form = self._forms.get(cls)
@@ -333,6 +350,10 @@ class Codec:
                 raise unregistered(cls, self._register)
             tag = self._tags[self.register(cls)]
         hooks = self._hooks.get(cls) or (self._converter_hooks(cls) if cls not in FIXED else None)
+        note = note_of(cls)
+        if hooks is not None and note.version > 1:
+            problem = f"{class_name(cls)} has hooks of its own and is version {note.version}"
+            raise Refusal(problem, "leave its version to the hooks: let them write it, and read each")
         if hooks is not None:
             return HookForm(self.values, cls, tag, hooks)
         if issubclass(cls, Enum):
@@ -341,7 +362,7 @@ class Codec:
         if fields is None:
             cure = f"write codec.register({cls.__name__}, unstructure=…, structure=…)"
             raise Refusal(f"{class_name(cls)} is registered, but what it consists of can't be told", cure)
-        return ObjectForm(self.values, cls, tag, fields)
+        return ObjectForm(self.values, cls, tag, fields, note)
 
     def _converter_hooks(self, cls: type) -> Hooks | None:
         """The hooks the converter has for this very class: neither a predicate's nor a base's."""
@@ -358,12 +379,18 @@ class Codec:
         return (found[0], found[1]) if found else None
 
     def _read_form(self, kind: str, data: Any, depth: int) -> Any:
+        tag: Any
         tag, *payload = data if is_exactly(data, list) else [None]
+        version = 1
+        if is_exactly(tag, str) and "@" in tag:
+            tag, version = split_tag(tag)
         form = self._form(self._class(tag))
         if form.kind != kind:
             problem = f"{class_name(form.cls)} was written as {kind}, but is read as {form.kind}"
             raise Misfit(problem, "register it as it was then, with or without hooks")
-        return form.read(payload, depth)
+        if version > form.version:
+            raise Newer(form.tag, version, form.version)
+        return form.read(payload, depth) if version == form.version else form.upgrade(payload, depth, version)
 
 
 class _NearlyCodec(Codec):
@@ -385,9 +412,9 @@ def _stand_in(error: BaseException) -> StoredError:
         text = str(error)
     except Exception:  # noqa: BLE001 - it is the user's code
         text = "its text can't be told"
-    if isinstance(error, BaseExceptionGroup):
-        text += "".join(f"; {type(one).__name__}: {_stand_in(one).text}" for one in error.exceptions[:3])
-    return StoredError(class_name(type(error)), text[:MAX_TEXT])
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ()) if isinstance(error, BaseExceptionGroup) else ()
+    text += "".join(f"; {type(one).__name__}: {_stand_in(one).text}" for one in inner[:3])
+    return StoredError(class_name(error.__class__), text[:MAX_TEXT])
 
 
 MAX_TEXT = 2_000

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import cattrs
+
 from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Lane, Timer, Waiting
 from flowkit.collecting import Buffer
 from flowkit.dispatch import finish_with
@@ -26,10 +28,10 @@ __all__ = ["Snapshots", "codec_for", "freeze", "thaw"]
 FORMAT = 1
 
 
-def codec_for(plan: Plan, types: Iterable[type] = ()) -> Codec:
+def codec_for(plan: Plan, types: Iterable[type] = (), converter: cattrs.Converter | None = None) -> Codec:
     """A codec that knows every type the plan mentions, these types, and every event class that this process has
-    defined."""
-    return Codec((*_types(plan), *types), any_event=True, register="Workflow(types=[{}])")
+    defined. Types with hooks of their own on ``converter`` go through those."""
+    return Codec((*_types(plan), *types), converter, any_event=True, register="Workflow(types=[{}])")
 
 
 def _types(plan: Plan) -> Iterator[type]:
@@ -44,9 +46,9 @@ def _types(plan: Plan) -> Iterator[type]:
 class Snapshots:
     """Snapshots of one plan's runs."""
 
-    def __init__(self, plan: Plan, types: Iterable[type] = ()) -> None:
+    def __init__(self, plan: Plan, types: Iterable[type] = (), converter: cattrs.Converter | None = None) -> None:
         self.plan = plan
-        self.codec = codec_for(plan, types)
+        self.codec = codec_for(plan, types, converter)
 
     def dump_state(self, state: State) -> dict[str, Any]:
         """A state without a run."""

@@ -42,6 +42,7 @@ LAYERS = {
     """,
     "keeping": """
         leaves
+        evolution
         containers
         forms
         serialization
@@ -60,10 +61,12 @@ LAYERS = {
         resource_pool
         resource_host
         narrator
+        writer
+        tenant
+        log
+        plain_call
         performer
         requests
-        writer
-        log
         runner
         handler
         workflow
