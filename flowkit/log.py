@@ -138,7 +138,7 @@ class RunLog:
         """
         await self.tenant.enter()
         self._begun = True
-        found = await anyio.to_thread.run_sync(self._look)
+        found = await anyio.to_thread.run_sync(self._look, self.tenant.now())
         machine = self._run.machine
         if found is None:
             self._create(is_fresh=start is not None)
@@ -171,7 +171,7 @@ class RunLog:
         has_past = machine.state.root != {} or not is_fresh
         self._put(self._records.books(machine, self._head) if has_past else self._records.head(self._head))
 
-    def _look(self) -> tuple[RunInfo, list[bytes]] | None:
+    def _look(self, now: float) -> tuple[RunInfo, list[bytes]] | None:
         store, plan = self.tenant.store, self._run.machine.plan
         info = store.info(self.run_id)
         if info is None:
@@ -179,12 +179,12 @@ class RunLog:
         if info.workflow != plan.name:
             raise WrongWorkflow(self.run_id, plan.name, info.workflow)
         if info.status not in ENDED:
-            info = store.claim(self.run_id, self.tenant.owner, self.tenant.now())
+            info = store.claim(self.run_id, self.tenant.owner, now)
             self._fence = info.fence
         try:
             return info, store.read(self.run_id, info.base)
         except RunDamaged:
-            self._set_aside(info)
+            self._set_aside(info, now)
             raise
 
     async def _restore(self, info: RunInfo, records: list[bytes], start: Event | None, patient: bool) -> bool:
@@ -197,7 +197,7 @@ class RunLog:
             if (restored.machine.outcome is not None) is not (info.status in ENDED):
                 raise RunDamaged(self.run_id, None, f"the index says {info.status}, its records don't")
         except RunDamaged:
-            await anyio.to_thread.run_sync(self._set_aside, info)
+            await anyio.to_thread.run_sync(self._set_aside, info, self.tenant.now())
             raise
         except CodeChanged:
             if self._fence:
@@ -218,9 +218,9 @@ class RunLog:
             self._books = 0
         return True
 
-    def _set_aside(self, info: RunInfo) -> None:
+    def _set_aside(self, info: RunInfo, now: float) -> None:
         if self._fence:
-            aside = Write(self.run_id, self._fence, info.length, (), self.tenant.now(), status="damaged")
+            aside = Write(self.run_id, self._fence, info.length, (), now, status="damaged")
             self.tenant.store.commit([aside])
 
     # -------------------------------------------------------------------------------------------------------- writing

@@ -402,11 +402,12 @@ class SQLiteStore(Store):
                 if limit is not None and len(found) >= limit:
                     break
                 try:
-                    info = _row(columns).info()
+                    row = _row(columns)
                 except RunDamaged:
-                    info = _unreadable(columns)
-                if workflows is None or info.workflow in workflows or info.status == "damaged":
-                    found.append(info)
+                    found.append(_unreadable(columns))
+                else:
+                    if workflows is None or row.workflow in workflows:
+                        found.append(row.info())
         return found
 
     def next_due(self, workflows: Collection[str]) -> float | None:
@@ -441,16 +442,16 @@ class SQLiteStore(Store):
         return _checked(row, start, found)
 
     def delete(self, run_ids: Collection[str]) -> int:
-        gone = 0
+        named = set(run_ids)
+        gone: dict[int, str] = {}
         with self._change() as cursor:
-            for run_id in dict.fromkeys(run_ids):
-                query = "SELECT key, run_id FROM runs WHERE run_id=?1 OR parent=?1"
-                for key, found in cursor.execute(query, (run_id,)).fetchall():
-                    first = key << 32
-                    cursor.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, first + 0xFFFFFFFF))
-                    cursor.execute("DELETE FROM runs WHERE key=?", (key,))
-                    gone += found == run_id
-        return gone
+            for run_id in named:
+                gone.update(cursor.execute("SELECT key, run_id FROM runs WHERE run_id=?1 OR parent=?1", (run_id,)))
+            for key in gone:
+                first = key << 32
+                cursor.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, first + 0xFFFFFFFF))
+                cursor.execute("DELETE FROM runs WHERE key=?", (key,))
+        return len(named.intersection(gone.values()))
 
     # Forking
 

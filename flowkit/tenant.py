@@ -54,7 +54,7 @@ class Tenant:
         try:
             async with self._changing:
                 if self._beating is None:
-                    await anyio.to_thread.run_sync(self._beat)
+                    await self._beat()
                     self._beating = anyio.CancelScope()
                     self.backend.supervise(self._keep_beating, "flowkit lease", _nothing)
         except BaseException:
@@ -78,9 +78,12 @@ class Tenant:
             except Exception:
                 logger.warning("the lease at %r could not be given up; it ends by itself", self.store, exc_info=True)
 
-    def _beat(self) -> None:
+    async def _beat(self) -> None:
+        await anyio.to_thread.run_sync(self._beat_until, self.now() + self.lease)
+
+    def _beat_until(self, until: float) -> None:
         self.store.open()
-        self.store.beat(self.owner, self.now() + self.lease)
+        self.store.beat(self.owner, until)
 
     async def _keep_beating(self) -> None:
         scope = self._beating
@@ -90,7 +93,7 @@ class Tenant:
             while True:
                 await anyio.sleep(self.lease / 3)
                 try:
-                    await anyio.to_thread.run_sync(self._beat)
+                    await self._beat()
                 except Exception:
                     logger.warning("the lease at %r could not be renewed", self.store, exc_info=True)
 

@@ -77,6 +77,8 @@ LAYERS = {
         flowkit
     """,
     "edges": """
+        testing.store_check
+        testing
         examples
         examples._passages
         examples._chat

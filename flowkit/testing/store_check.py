@@ -1,0 +1,554 @@
+"""The conformance suite for stores: whether one does what `Store` says.
+
+A state machine (Hypothesis) makes up calls, makes them on the store and on a model that is as simple as can be, and
+compares what they answer and what is stored after each. Where a store has a second object on the same data, calls go to
+either in turn, as from two processes. What made-up calls on few small runs don't reach (threads, odd names, large
+records) is checked in turn afterwards.
+
+A difference is an `AssertionError` that tells the shortest story leading to it, as code.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import attrs
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from flowkit.errors import shown
+from flowkit.storage_errors import RunElsewhere, StoreBusy, UnknownRun
+from flowkit.store import ENDED, STATUSES, NewRun, RunInfo, Status, Store, Write
+
+__all__ = ["check_store"]
+
+
+def check_store(
+    make: Callable[[], Store], *, reopen: Callable[[Store], Store] | None = None, max_examples: int = 100
+) -> None:
+    """Check that a store does what `Store` says.
+
+    Args:
+        make: gives a new, empty store at each call. It is closed afterwards; what it leaves behind is yours to remove.
+        reopen: gives another object on the data of this store, which may still be open: as another process would.
+            Without it, a store is closed and used again.
+        max_examples: how many stories to make up. It takes about 20 calls each; always the same ones.
+
+    Raises:
+        AssertionError: it doesn't.
+    """
+
+    class Machine(_Machine):
+        def __init__(self) -> None:
+            super().__init__(make, reopen)
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=max_examples,
+            stateful_step_count=30,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            print_blob=False,
+            verbosity=Verbosity.quiet,
+            report_multiple_bugs=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
+        ),
+    )
+    for check in (_names, _numbers, _large, _copies, _order, _at_once, _side_by_side):
+        store = make()
+        try:
+            check(store)
+        except Exception as error:
+            if isinstance(error, AssertionError):
+                raise
+            raise AssertionError(_unlike(f"{_called(check)} ({type(error).__name__}: {error})")) from error
+        finally:
+            store.close()
+
+
+# The model
+
+
+@attrs.define
+class _Run:
+    info: RunInfo
+    records: list[bytes]
+
+
+class _Model:
+    """What a store should do, in the fewest words: a list of runs in the order they were created."""
+
+    def __init__(self) -> None:
+        self.runs: list[_Run] = []
+        self.leases: dict[str, float] = {}
+
+    def get(self, run_id: str) -> _Run | None:
+        return next((run for run in self.runs if run.info.run_id == run_id), None)
+
+    def write(self, write: Write) -> bool:
+        run = self.get(write.run_id)
+        if write.new is not None:
+            if run is not None or write.fence != 1 or write.position != 0:
+                return False
+            info = RunInfo(
+                write.run_id, write.new.workflow, "running", write.time, write.time, None, write.new.parent,
+                write.new.owner, 1, 0, 0,
+            )  # fmt: skip
+            run = _Run(info, [])
+            self.runs.append(run)
+        elif run is None or run.info.fence != write.fence or run.info.length != write.position:
+            return False
+        run.records += write.records
+        run.info = attrs.evolve(run.info, length=len(run.records), updated=write.time)
+        if write.base is not None:
+            run.info = attrs.evolve(run.info, base=write.base)
+        if write.status is not None:
+            run.info = attrs.evolve(run.info, status=write.status, due=write.due)
+            if write.status in ENDED or write.status == "damaged":
+                run.info = attrs.evolve(run.info, owner=None)
+        return True
+
+    def is_free(self, run: _Run, at: float) -> bool:
+        return run.info.owner is None or not self.leases.get(run.info.owner, at) > at
+
+    def claim(self, run_id: str, owner: str, now: float) -> RunInfo | type[Exception]:
+        run = self.get(run_id)
+        if run is None:
+            return UnknownRun
+        if run.info.owner != owner and not self.is_free(run, now):
+            return RunElsewhere
+        run.info = attrs.evolve(run.info, owner=owner, fence=run.info.fence + 1)
+        return run.info
+
+    def release(self, run_id: str, fence: int) -> bool:
+        run = self.get(run_id)
+        if run is None or run.info.fence != fence:
+            return False
+        run.info = attrs.evolve(run.info, owner=None)
+        return True
+
+    def leave(self, owner: str) -> None:
+        self.leases.pop(owner, None)
+        for run in self.runs:
+            if run.info.owner == owner:
+                run.info = attrs.evolve(run.info, owner=None)
+
+    def find(
+        self,
+        statuses: Collection[Status] | None,
+        workflows: Collection[str] | None,
+        free_at: float | None,
+        due_by: float | None,
+        parent: str | None,
+        newest: bool,
+        limit: int | None,
+    ) -> list[RunInfo]:
+        found = [
+            run.info
+            for run in self.runs
+            if run.info.parent == parent
+            and (statuses is None or run.info.status in statuses)
+            and (workflows is None or run.info.workflow in workflows)
+            and (free_at is None or self.is_free(run, free_at))
+            and (due_by is None or (run.info.due is not None and run.info.due <= due_by))
+        ]
+        return (found[::-1] if newest else found)[:limit]
+
+    def next_due(self, workflows: Collection[str]) -> float | None:
+        dues = [
+            run.info.due
+            for run in self.runs
+            if run.info.due is not None
+            and run.info.parent is None
+            and run.info.owner is None
+            and run.info.workflow in workflows
+        ]
+        return min(dues, default=None)
+
+    def delete(self, run_ids: Collection[str]) -> int:
+        gone = [run for run in self.runs if run.info.run_id in run_ids or run.info.parent in run_ids]
+        self.runs = [run for run in self.runs if run not in gone]
+        return sum(run.info.run_id in run_ids for run in gone)
+
+
+# The machine
+
+_TOP, _NESTED = ["a", "b", "c"], ["a.1", "b.1"]
+_RUNS = [*_TOP, *_NESTED]
+_OWNERS = ["here", "there"]
+_WORKFLOWS = ["Order", "Refund"]
+
+_times = st.integers(0, 6).map(float)
+_run_ids = st.sampled_from(_RUNS)
+_owners = st.sampled_from(_OWNERS)
+_objects = st.integers(0, 1)
+
+
+@attrs.frozen
+class _Plan:
+    """A write to be made up: how far its fence and its position are from what is right at that moment."""
+
+    run_id: str
+    fence: int
+    position: int
+    records: list[bytes]
+    time: float
+    status: Status | None
+    due: float | None
+    base: int | None
+    new: NewRun | None
+
+    def write(self, model: _Model) -> Write:
+        run = model.get(self.run_id)
+        fence, position = (1, 0) if run is None or self.new is not None else (run.info.fence, run.info.length)
+        return Write(
+            self.run_id, fence + self.fence, max(position + self.position, 0), list(self.records), self.time,
+            self.status, self.due, self.base, self.new,
+        )  # fmt: skip
+
+
+@st.composite
+def _plans(draw: st.DrawFn, run_id: str | None = None, new: bool | None = None) -> _Plan:
+    run_id = run_id or draw(_run_ids)
+    status = draw(st.none() | st.sampled_from(STATUSES))
+    created = None
+    if draw(st.sampled_from([False, False, True])) if new is None else new:
+        parent = run_id[0] if run_id in _NESTED else None
+        created = NewRun(draw(st.sampled_from(_WORKFLOWS)), draw(_owners), parent)
+    return _Plan(
+        run_id=run_id,
+        fence=draw(st.sampled_from([0, 0, 0, 0, 0, -1, 1])),
+        position=draw(st.sampled_from([0, 0, 0, 0, 0, -1, 1])),
+        records=draw(st.lists(st.binary(max_size=3), max_size=3)),
+        time=draw(_times),
+        status=status,
+        due=draw(st.none() | _times),
+        base=draw(st.sampled_from([None, None, 0, 1, 2])),
+        new=created,
+    )
+
+
+class _Machine(RuleBasedStateMachine):
+    def __init__(self, make: Callable[[], Store], reopen: Callable[[Store], Store] | None) -> None:
+        super().__init__()
+        self.reopened = reopen
+        self.model = _Model()
+        self.story: list[str] = []  # the calls made, as code
+        self.stores: list[Store] = []
+        self.stores.append(self._do("store = make()", make))
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.close()
+
+    def _do(self, call: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call, and write it down; an error that the contract names is an answer too."""
+        self.story.append(call)
+        try:
+            return function(*args, **kwargs)
+        except (UnknownRun, RunElsewhere) as error:
+            return type(error)
+        except Exception as error:
+            raise AssertionError(self._told(f"raised {type(error).__name__}: {error}")) from error
+
+    def _told(self, end: str) -> str:
+        return _unlike("\n" + "\n".join(f"    {line}" for line in self.story) + f"\n{end}")
+
+    def _call(self, number: int, method: str, *args: Any, **kwargs: Any) -> Any:
+        number %= len(self.stores)
+        arguments = [*(_code(arg) for arg in args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        name = "store" if number == 0 else "other"
+        return self._do(
+            f"{name}.{method}({', '.join(arguments)})", getattr(self.stores[number], method), *args, **kwargs
+        )
+
+    def _expect(self, answer: Any, expected: Any) -> None:
+        if answer != expected or (isinstance(expected, bool) and answer is not expected):
+            raise AssertionError(self._told(f"gave     {_shown(answer)}\nexpected {_shown(expected)}"))
+        for store, name in zip(self.stores, ("store", "other"), strict=False):
+            self._compare(store, name)
+
+    def _compare(self, store: Store, name: str) -> None:
+        """Everything that is stored."""
+        for run_id in _RUNS:
+            run = self.model.get(run_id)
+            for call, method, expected in (
+                (f"{name}.info({run_id!r})", store.info, run and run.info),
+                (f"{name}.read({run_id!r})", store.read, run.records if run else []),
+            ):
+                answer = self._do(f"{call}  # afterwards", method, run_id)
+                if answer != expected:
+                    raise AssertionError(self._told(f"gave     {_shown(answer)}\nexpected {_shown(expected)}"))
+                self.story.pop()
+
+    @initialize(
+        plans=st.tuples(*(_plans(run_id, new=True) for run_id in _RUNS)), kept=st.integers(0, 2 ** len(_RUNS) - 1)
+    )
+    def begin(self, plans: tuple[_Plan, ...], kept: int) -> None:
+        """Most stories begin with some runs."""
+        chosen = [attrs.evolve(plan, fence=0, position=0) for bit, plan in enumerate(plans) if kept >> bit & 1]
+        self._commit(0, chosen)
+
+    @rule(number=_objects, plans=st.lists(_plans(), min_size=1, max_size=4))
+    def commit(self, number: int, plans: list[_Plan]) -> None:
+        self._commit(number, plans)
+
+    def _commit(self, number: int, plans: Sequence[_Plan]) -> None:
+        writes: list[Write] = []
+        expected: list[bool] = []
+        for plan in plans:
+            writes.append(plan.write(self.model))
+            expected.append(self.model.write(writes[-1]))
+        self._expect(self._call(number, "commit", writes), expected)
+
+    @rule(number=_objects, run_id=_run_ids, owner=_owners, now=_times)
+    def claim(self, number: int, run_id: str, owner: str, now: float) -> None:
+        expected = self.model.claim(run_id, owner, now)
+        self._expect(self._call(number, "claim", run_id, owner, now), expected)
+
+    @rule(number=_objects, run_id=_run_ids, off=st.sampled_from([0, 0, -1, 1]))
+    def release(self, number: int, run_id: str, off: int) -> None:
+        run = self.model.get(run_id)
+        fence = (run.info.fence if run else 1) + off
+        expected = self.model.release(run_id, fence)
+        self._expect(self._call(number, "release", run_id, fence), expected)
+
+    @rule(number=_objects, owner=_owners, until=_times)
+    def beat(self, number: int, owner: str, until: float) -> None:
+        self.model.leases[owner] = until
+        self._expect(self._call(number, "beat", owner, until), None)
+
+    @rule(number=_objects, owner=_owners)
+    def leave(self, number: int, owner: str) -> None:
+        self.model.leave(owner)
+        self._expect(self._call(number, "leave", owner), None)
+
+    @rule(number=_objects, run_ids=st.lists(_run_ids, min_size=1, max_size=2))
+    def delete(self, number: int, run_ids: list[str]) -> None:
+        expected = self.model.delete(run_ids)
+        self._expect(self._call(number, "delete", run_ids), expected)
+
+    @rule(
+        number=_objects,
+        statuses=st.none() | st.lists(st.sampled_from(STATUSES), max_size=3, unique=True),
+        workflows=st.none() | st.lists(st.sampled_from(_WORKFLOWS), max_size=2, unique=True),
+        free_at=st.none() | _times,
+        due_by=st.none() | _times,
+        parent=st.sampled_from([None, None, "a", "b"]),
+        newest=st.booleans(),
+        limit=st.none() | st.integers(0, 3),
+    )
+    def find(self, number: int, **conditions: Any) -> None:
+        given = {name: value for name, value in conditions.items() if value is not None and value is not False}
+        self._expect(self._call(number, "find", **given), self.model.find(**conditions))
+
+    @rule(number=_objects, workflows=st.lists(st.sampled_from(_WORKFLOWS), max_size=2, unique=True))
+    def next_due(self, number: int, workflows: list[str]) -> None:
+        self._expect(self._call(number, "next_due", workflows), self.model.next_due(workflows))
+
+    @rule(number=_objects, run_id=_run_ids, start=st.integers(0, 5))
+    def read(self, number: int, run_id: str, start: int) -> None:
+        run = self.model.get(run_id)
+        self._expect(self._call(number, "read", run_id, start), run.records[start:] if run else [])
+
+    @rule(number=_objects)
+    def close(self, number: int) -> None:
+        self._expect(self._call(number, "close"), None)
+
+    @precondition(lambda self: self.reopened is not None)
+    @rule()
+    def reopen(self) -> None:
+        """Go on with a new object beside the one there is, or in place of the older of two."""
+        assert self.reopened is not None
+        if len(self.stores) == 2:
+            self._call(0, "close")
+            self.stores.pop(0)
+            self.story.append("store = other")
+        self.stores.append(self._do("other = reopen(store)", self.reopened, self.stores[0]))
+        self._expect(None, None)
+
+
+def _shown(answer: Any) -> str:
+    return f"{answer.__name__} raised" if isinstance(answer, type) else repr(answer)
+
+
+def _code(argument: Any) -> str:
+    """As it would be written: a write without its defaults."""
+    writes: list[Any] = argument if isinstance(argument, list) else []
+    if not any(isinstance(write, Write) for write in writes):
+        return repr(argument)
+    calls: list[str] = []
+    for write in writes:
+        first = f"{write.run_id!r}, {write.fence}, {write.position}, {write.records!r}, {write.time}"
+        rest = [("status", write.status), ("due", write.due), ("base", write.base), ("new", write.new)]
+        calls.append(f"Write({first}{''.join(f', {name}={value!r}' for name, value in rest if value is not None)})")
+    return f"[{', '.join(calls)}]"
+
+
+def _unlike(what: str) -> str:
+    return f"this store doesn't do what flowkit.store.Store says: {what}"
+
+
+# What is checked in turn
+
+
+def _called(check: Callable[[Store], None]) -> str:
+    return " ".join((check.__doc__ or "").split()).rstrip(".")
+
+
+def _demand(true: object, check: Callable[[Store], None], got: object) -> None:
+    assert true, _unlike(f"{_called(check)} (got {shown(got, 200)})")
+
+
+def _new(
+    run_id: str, records: Sequence[bytes] = (), time: float = 1.0, workflow: str = "W", owner: str = "me"
+) -> Write:
+    return Write(run_id, 1, 0, records, time, new=NewRun(workflow, owner))
+
+
+def _names(store: Store) -> None:
+    """Any text names a run, a workflow and an owner, and no two are the same."""
+    names = [
+        "a",
+        "A",
+        "ä",
+        "a\u0308",
+        "",
+        " ",
+        "a ",
+        "'",
+        '"',
+        "%",
+        "_",
+        "a/b",
+        "..",
+        "\x00",
+        "a\x00b",
+        "\n",
+        "😀",
+        "x" * 500,
+    ]
+    stored = store.commit([_new(name, [name.encode()], workflow=name, owner=name) for name in names])
+    _demand(stored == [True] * len(names), _names, stored)
+    for name in names:
+        info = store.info(name)
+        _demand(info and (info.run_id, info.workflow, info.owner) == (name, name, name), _names, info)
+        _demand(store.read(name) == [name.encode()], _names, store.read(name))
+        found = [info.run_id for info in store.find(workflows=[name])]
+        _demand(found == [name], _names, found)
+    _demand(store.delete(["%"]) == 1 and len(store.find()) == len(names) - 1, _names, store.find())
+
+
+def _numbers(store: Store) -> None:
+    """Times come back as they were given, to the last bit; a time may be a whole number, zero, or infinite."""
+    for count, time in enumerate([1764000000.1234567, 0.1 + 0.2, 5e-324, 0, 12, 1e300, float("inf")]):
+        store.commit([_new(f"r{count}", time=time), Write(f"r{count}", 1, 0, (), time, "waiting", time)])
+        info = store.info(f"r{count}")
+        _demand(info and (info.created, info.updated, info.due) == (time, time, time), _numbers, (time, info))
+
+
+def _large(store: Store) -> None:
+    """A record may be empty or large, and a journal long."""
+    records = [b"", bytes(range(256)), b"x" * 5_000, b"y" * 1_000_000, b"", *(b"%d" % n for n in range(2_000))]
+    stored = store.commit([_new("r", records[:3]), Write("r", 1, 3, records[3:], 2.0)])
+    _demand(stored == [True, True], _large, stored)
+    _demand(store.read("r") == records, _large, len(store.read("r")))
+    _demand(store.read("r", 1_000) == records[1_000:], _large, len(store.read("r", 1_000)))
+
+
+def _copies(store: Store) -> None:
+    """What was stored isn't changed through the lists that were given or got."""
+    write = _new("r", [b"one"])
+    records = write.records = [b"one"]
+    writes = [write]
+    store.commit(writes)
+    records.append(b"two")
+    writes.clear()
+    store.read("r").clear()
+    store.find().clear()
+    _demand(store.read("r") == [b"one"] and len(store.find()) == 1, _copies, store.read("r"))
+
+
+def _order(store: Store) -> None:
+    """Runs are listed in the order they were created, whatever their names, times and changes."""
+    names = [f"r{n * 7 % 30}" for n in range(30)]
+    for number, name in enumerate(names):
+        store.commit([_new(name, time=float(100 - number))])
+    store.commit([Write(name, 1, 0, [b"x"], 200.0, "waiting", 5.0) for name in reversed(names)])
+    store.delete(names[3:5])
+    store.commit([_new(names[3])])
+    expected = [*names[:3], *names[5:], names[3]]
+    found = [info.run_id for info in store.find()]
+    _demand(found == expected, _order, found)
+    found = [info.run_id for info in store.find(newest=True, limit=4)]
+    _demand(found == expected[::-1][:4], _order, found)
+
+
+def _at_once(store: Store) -> None:
+    """Of several threads that write at the same position, or create the same run, one succeeds."""
+    threads, rounds = 4, 15
+    wins: list[tuple[int, str]] = []
+
+    def compete(number: int) -> None:
+        for position in range(rounds):
+            barrier.wait()
+            if store.commit([_new(f"new {position}", [b"%d" % number])])[0]:
+                wins.append((position, "new"))
+            barrier.wait()
+            if store.commit([Write("r", 1, position, [b"%d" % number], 2.0)])[0]:
+                wins.append((position, "write"))
+
+    store.commit([_new("r")])
+    barrier = threading.Barrier(threads, timeout=60)
+    _in_threads(threads, compete)
+    _demand(sorted(wins) == sorted((n, kind) for n in range(rounds) for kind in ("new", "write")), _at_once, wins)
+    _demand(len(store.read("r")) == rounds, _at_once, store.read("r"))
+
+
+def _side_by_side(store: Store) -> None:
+    """Threads that commit, read and beat at the same time don't disturb each other; a commit that isn't to wait is
+    stored or raises StoreBusy."""
+    threads, rounds = 4, 25
+
+    def work(number: int) -> None:
+        run_id = f"r{number}"
+        store.commit([_new(run_id)])
+        for position in range(rounds):
+            write = Write(run_id, 1, position, [b"%d %d" % (number, position)], float(position))
+            try:
+                stored = store.commit([write], wait=False)
+            except StoreBusy:
+                stored = store.commit([write])
+            _demand(stored == [True], _side_by_side, stored)
+            store.beat(f"owner {number}", float(position))
+            info, records = store.info(run_id), store.read(run_id)
+            _demand(
+                info and info.length == position + 1 and len(records) == position + 1, _side_by_side, (info, records)
+            )
+
+    _in_threads(threads, work)
+    for number in range(threads):
+        records = store.read(f"r{number}")
+        _demand(records == [b"%d %d" % (number, position) for position in range(rounds)], _side_by_side, records)
+
+
+def _in_threads(count: int, work: Callable[[int], None]) -> None:
+    errors: list[Exception] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except Exception as error:  # noqa: BLE001 - raised below, in the thread that asked
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
