@@ -211,6 +211,17 @@ class _Plan:
         )  # fmt: skip
 
 
+class _Writes(list[Write]):
+    def __repr__(self) -> str:
+        """As it would be written: without defaults."""
+        calls: list[str] = []
+        for write in self:
+            first = f"{write.run_id!r}, {write.fence}, {write.position}, {write.records!r}, {write.time}"
+            rest = [("status", write.status), ("due", write.due), ("base", write.base), ("new", write.new)]
+            calls.append(f"Write({first}{''.join(f', {name}={value!r}' for name, value in rest if value is not None)})")
+        return f"[{', '.join(calls)}]"
+
+
 @st.composite
 def _plans(draw: st.DrawFn, run_id: str | None = None, new: bool | None = None) -> _Plan:
     run_id = run_id or draw(_run_ids)
@@ -260,7 +271,7 @@ class _Machine(RuleBasedStateMachine):
 
     def _call(self, number: int, method: str, *args: Any, **kwargs: Any) -> Any:
         number %= len(self.stores)
-        arguments = [*(_code(arg) for arg in args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        arguments = [*(repr(arg) for arg in args), *(f"{name}={value!r}" for name, value in kwargs.items())]
         name = "store" if number == 0 else "other"
         return self._do(
             f"{name}.{method}({', '.join(arguments)})", getattr(self.stores[number], method), *args, **kwargs
@@ -298,7 +309,7 @@ class _Machine(RuleBasedStateMachine):
         self._commit(number, plans)
 
     def _commit(self, number: int, plans: Sequence[_Plan]) -> None:
-        writes: list[Write] = []
+        writes = _Writes()
         expected: list[bool] = []
         for plan in plans:
             writes.append(plan.write(self.model))
@@ -374,19 +385,6 @@ class _Machine(RuleBasedStateMachine):
 
 def _shown(answer: Any) -> str:
     return f"{answer.__name__} raised" if isinstance(answer, type) else repr(answer)
-
-
-def _code(argument: Any) -> str:
-    """As it would be written: a write without its defaults."""
-    writes: list[Any] = argument if isinstance(argument, list) else []
-    if not any(isinstance(write, Write) for write in writes):
-        return repr(argument)
-    calls: list[str] = []
-    for write in writes:
-        first = f"{write.run_id!r}, {write.fence}, {write.position}, {write.records!r}, {write.time}"
-        rest = [("status", write.status), ("due", write.due), ("base", write.base), ("new", write.new)]
-        calls.append(f"Write({first}{''.join(f', {name}={value!r}' for name, value in rest if value is not None)})")
-    return f"[{', '.join(calls)}]"
 
 
 def _unlike(what: str) -> str:
