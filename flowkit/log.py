@@ -394,5 +394,3 @@ class RunLog:
                 except Exception as error:  # noqa: BLE001 - the lease ends by itself
                     report(error)
             await self.tenant.leave()
-
-

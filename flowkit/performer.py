@@ -33,12 +33,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import attrs
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
@@ -70,88 +69,12 @@ from flowkit.machine import Machine
 from flowkit.plain_call import PlainCall
 from flowkit.resource_pool import Needs, Pool, resources_for
 from flowkit.state import State, StateBehind
+from flowkit.stations import BURST, Cell, Committed, Log, Owner, Station
 from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
 
-__all__ = ["Cell", "Owner", "Performer", "first_of", "logger"]
+__all__ = ["Performer", "first_of", "logger"]
 
 logger = logging.getLogger("flowkit")
-
-BURST = 8
-"""Events a worker takes from its own step's queue before it lets other tasks run. A step that awaits lets them
-anyway."""
-
-
-class Owner(Protocol):
-    """What a run needs of the workflow it runs."""
-
-    def bind(self, spec: StepSpec) -> Callable[..., Any]: ...
-
-    def child_for(self, name: str, kind: type[Any], run: Any, start: StartStep) -> Any: ...
-
-    def dump_run(self, machine: Machine) -> dict[str, Any]: ...
-
-    @property
-    def pool(self) -> Pool: ...
-
-
-class Log(Protocol):
-    """What a run needs of its journal in a store."""
-
-    @property
-    def is_written(self) -> bool:
-        """Whether everything added is on disk."""
-        ...
-
-    def encode(self, fact: Fact) -> bytes: ...
-
-    def add(self, payload: bytes, commands: Sequence[Command]) -> None: ...
-
-    def touch(self) -> None:
-        """The run may have come to rest."""
-        ...
-
-    def stop(self) -> None:
-        """Nothing more will happen here; what has is still written."""
-        ...
-
-    def drop(self) -> None:
-        """Write nothing more."""
-        ...
-
-    async def written(self) -> None:
-        """Wait until everything added so far is on disk."""
-        ...
-
-
-@attrs.frozen
-class _Committed:
-    """What an attempt of an atomic step returned, and what it did."""
-
-    result: Any
-    effects: "tuple[EventSent | EventPublished | StateWritten, ...]"
-
-
-@attrs.define(eq=False)
-class _Station:
-    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will
-    get."""
-
-    spec: StepSpec
-    function: Callable[..., Any]
-    shape: int
-    send: MemoryObjectSendStream[StartStep]
-    receive: MemoryObjectReceiveStream[StartStep]
-    workers: int = 0
-    engaged: int = 0
-
-
-@attrs.define(eq=False)
-class Cell:
-    """Where a suspended step waits for its event."""
-
-    woken: anyio.Event
-    answered: bool = False
-    event: Event | None = None
 
 
 class Performer(ABC):
@@ -205,7 +128,7 @@ class Performer(ABC):
         self._log: Log | None = None
         self._thread = threading.get_ident()
         self._task_group: TaskGroup | None = None
-        self._stations: list[_Station | None] = [None] * len(machine.lanes)
+        self._stations: list[Station | None] = [None] * len(machine.lanes)
         self._inside = 0  # tasks started and not ended
         # On trio Ctrl-C is raised wherever the main thread is. In a step of a run that isn't driven by the task that
         # awaits it, nobody might notice: there it is kept for the main task.
@@ -214,7 +137,7 @@ class Performer(ABC):
         self._context: contextvars.Context | None = None  # the run's context variables, from its begin on
         self._fatal: BaseException | None = None  # what the run ends with, whatever its outcome was
         self._unborn: list[tuple[Callable[[Any], Coroutine[Any, Any, None]], Any]] | None = None
-        self._free: _Station | None = None
+        self._free: Station | None = None
         self._direct: StartStep | None = None
         # Made when first needed; most runs never need them.
         self._cells: dict[tuple[int, str], Cell] | None = None
@@ -386,13 +309,13 @@ class Performer(ABC):
 
     # ------------------------------------------------------------------------------------------------------ workers
 
-    def _open(self, index: int) -> _Station:
+    def _open(self, index: int) -> Station:
         spec = self.machine.plan.steps[index]
         send: MemoryObjectSendStream[StartStep]
         receive: MemoryObjectReceiveStream[StartStep]
         # Not create_memory_object_stream[StartStep]: subscripting makes an object, for each channel of each run.
         send, receive = anyio.create_memory_object_stream(math.inf)
-        station = _Station(spec, self._owner.bind(spec), spec.shape, send, receive)
+        station = Station(spec, self._owner.bind(spec), spec.shape, send, receive)
         self._stations[index] = station
         return station
 
@@ -405,7 +328,7 @@ class Performer(ABC):
                     station.receive.close()
                 self._stations[index] = None
 
-    async def _work(self, station: _Station) -> None:
+    async def _work(self, station: Station) -> None:
         function, shape, receive = station.function, station.shape, station.receive.receive
         machine, state, face = self.machine, self.machine.state, cast(RunFace, self)
         context = contextvars.copy_context()
@@ -442,7 +365,7 @@ class Performer(ABC):
                         self._waits.pop(start.invocation, None)
                     self._free = station
                     now = self._clock() + self._epoch
-                    if type(result) is _Committed:
+                    if type(result) is Committed:
                         self.apply(StepCommitted(now, start.invocation, result.effects, result.result))
                     else:
                         self.apply(StepReturned(now, start.invocation, result))
@@ -464,7 +387,7 @@ class Performer(ABC):
             if not station.workers and self._stations and self._stations[station.spec.index] is not station:
                 station.receive.close()
 
-    def _replace(self, station: _Station, start: StartStep | None) -> None:
+    def _replace(self, station: Station, start: StartStep | None) -> None:
         """The attempt set a context variable, which can't be unset: another worker goes on, with a clean context."""
         if start is not None:
             station.send.send_nowait(start)
@@ -491,7 +414,7 @@ class Performer(ABC):
 
     # --------------------------------------------------------------------------------------------------- one attempt
 
-    async def _call(self, station: _Station, start: StartStep) -> Any:
+    async def _call(self, station: Station, start: StartStep) -> Any:
         """An attempt with everything that can come with it: resources, children, a timeout, a thread."""
         if not station.spec.options.atomic:
             return await self._call_in_time(station, start, self.machine.state)
@@ -502,9 +425,9 @@ class Performer(ABC):
             result = await self._call_in_time(station, start, StateBehind(self.machine.state, intents))
         finally:
             del self._intents[start.invocation]
-        return _Committed(result, tuple(intents))
+        return Committed(result, tuple(intents))
 
-    async def _call_in_time(self, station: _Station, start: StartStep, state: State) -> Any:
+    async def _call_in_time(self, station: Station, start: StartStep, state: State) -> Any:
         spec = station.spec
         if spec.options.timeout is None:
             return await self._call_with_needs(station, start, state)
@@ -513,7 +436,7 @@ class Performer(ABC):
         assert scope.cancelled_caught
         raise TimeoutError(f"step {spec.name!r} took longer than its timeout of {spec.options.timeout:g} seconds")
 
-    async def _call_with_needs(self, station: _Station, start: StartStep, state: State) -> Any:
+    async def _call_with_needs(self, station: Station, start: StartStep, state: State) -> Any:
         spec = station.spec
         ctx: Context[Any] = Context.of_run(cast(RunFace, self), state, start.invocation)
         arguments: dict[str, Any] = {spec.event_parameter: start.event}
@@ -539,7 +462,7 @@ class Performer(ABC):
             pool.enter(self, self._backend.loop)
         return pool
 
-    async def _invoke(self, station: _Station, arguments: dict[str, Any]) -> Any:
+    async def _invoke(self, station: Station, arguments: dict[str, Any]) -> Any:
         if station.spec.is_async:
             return await station.function(**arguments)
         # The thread is waited for, also on cancellation: nothing of a run outlives it.

@@ -37,7 +37,8 @@ from flowkit.facts import (
     WaitOpened,
 )
 from flowkit.machine import Machine
-from flowkit.performer import Cell, Owner, Performer
+from flowkit.performer import Performer
+from flowkit.stations import Cell, Owner
 
 __all__ = ["Requests"]
 

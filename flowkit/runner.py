@@ -43,10 +43,11 @@ from flowkit.facts import (
 )
 from flowkit.log import Durability, RunLog
 from flowkit.machine import Machine
-from flowkit.performer import Owner, first_of, logger
+from flowkit.performer import first_of, logger
 from flowkit.records import Records
 from flowkit.requests import Requests
 from flowkit.resource_pool import Pool
+from flowkit.stations import Owner
 from flowkit.storage_errors import RunSuspended
 from flowkit.stream import Origin, Stream
 from flowkit.tenant import Tenant
@@ -459,9 +460,10 @@ class Run(Requests):
 
     def takes(self, event: Event) -> bool:
         """Whether this run, or one nested in it, has a use for the event now."""
-        return (self.machine.accepts(type(event)) and (
-            bool(self.machine.plan.route(type(event)).steps) or self.machine.plan.route(type(event)).stops
-        )) or self.wants(event)
+        return (
+            self.machine.accepts(type(event))
+            and (bool(self.machine.plan.route(type(event)).steps) or self.machine.plan.route(type(event)).stops)
+        ) or self.wants(event)
 
     def expected(self) -> list[str]:
         """The names of the event classes that something in it takes from outside now."""

@@ -7,10 +7,7 @@ when it is first asked for: a subclass whose ``__init__`` doesn't call ours work
 
 import copy
 import functools
-import itertools
 import math
-import os
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, cast
@@ -23,7 +20,6 @@ from flowkit import backend, hints
 from flowkit.context import Context
 from flowkit.errors import (
     ContextInUse,
-    EventError,
     InvalidWorkflow,
     NoEventLoop,
     StateError,
@@ -31,10 +27,11 @@ from flowkit.errors import (
     WrongCall,
     shown,
 )
-from flowkit.events import Event, StartEvent
+from flowkit.events import Event
 from flowkit.facts import Command, Fact, StartStep
 from flowkit.handler import Handler
 from flowkit.journal import Journal
+from flowkit.launching import Kept, Parent, new_id, origin_of, start_event_of
 from flowkit.log import Durability
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
@@ -48,7 +45,7 @@ from flowkit.snapshot import Snapshots
 from flowkit.state import State
 from flowkit.steps import StepSpec
 from flowkit.store import Store
-from flowkit.stream import DEFAULT_CAPACITY, Origin, Stream
+from flowkit.stream import DEFAULT_CAPACITY, Stream
 from flowkit.tenant import Tenant, tenant_of
 from flowkit.wiring import faults
 
@@ -83,22 +80,6 @@ class _Record:
     host: Host | None = None
     snapshots: Snapshots | None = None
     records: Records | None = None
-
-
-@attrs.define(eq=False)
-class _Parent:
-    """What a child workflow that was given to a step knows of it."""
-
-    run: Run
-    step: str
-    start: StartStep
-    child: str
-    runs: int = 0
-
-    def next_id(self) -> str:
-        """The id of the next run that the step starts: the same whenever this attempt is made again."""
-        self.runs += 1
-        return f"{self.run.run_id}/{self.start.invocation}.{self.start.attempt}.{self.child}.{self.runs}"
 
 
 class _AddStep:
@@ -276,7 +257,7 @@ class Workflow:
         With a store, awaiting the handler may raise what storage_errors.py lists, too. A run whose owner goes away is
         not cancelled then but suspended: it raises `RunSuspended`, and the same call goes on with it.
         """
-        kept = None if store is None else _Kept(store, None, durability)
+        kept = None if store is None else Kept(store, None, durability)
         return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None, kept)
 
     def _run(
@@ -288,7 +269,7 @@ class Workflow:
         timeout: float | None,
         run_id: str | None,
         keep: Keep | None,
-        kept: "_Kept | None" = None,
+        kept: "Kept | None" = None,
     ) -> Handler:
         record = _record(self)
         settings = record.settings
@@ -323,12 +304,12 @@ class Workflow:
             kept.check(call)
         start = None
         if not resumed and not (kept is not None and kept.goes_on):
-            start = _start_event(plan, start_event, fields, stored=kept is not None)
-        parent: _Parent | None = self.__dict__.get("_flowkit_parent")
+            start = start_event_of(plan, start_event, fields, stored=kept is not None)
+        parent: Parent | None = self.__dict__.get("_flowkit_parent")
         if kept is None and parent is not None and parent.run.log is not None:
-            kept = _Kept(parent.run.log.tenant.store, parent.run.log.tenant, parent.run.log.durability)
+            kept = Kept(parent.run.log.tenant.store, parent.run.log.tenant, parent.run.log.durability)
             run_id = run_id or parent.next_id()
-        identity = run_id or _new_id()
+        identity = run_id or new_id()
         run = Run(
             machine,
             _Owner(self),  # made anew: kept in the record it would keep the workflow alive
@@ -337,7 +318,7 @@ class Workflow:
             run_id=identity,
             timeout=timeout,
             parent=parent.run if parent is not None else None,
-            origin=None if parent is None else _origin(parent, plan.name, identity),
+            origin=None if parent is None else origin_of(parent, plan.name, identity),
             keep=_chained(keep, Narrator(plan) if settings.verbose else None),
         )
         if kept is not None:
@@ -455,24 +436,6 @@ class Workflow:
         return record.snapshots
 
 
-@attrs.frozen
-class _Kept:
-    """Where a run is to be kept, and how."""
-
-    store: Store
-    tenant: Tenant | None
-    durability: Durability
-    hosted: bool = False
-    goes_on: bool = False  # it is in the store already
-
-    def check(self, call: str) -> None:
-        if not isinstance(self.store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
-            cure = 'give one, SQLiteStore("runs.db")'
-            raise WrongCall(call, f"takes a store, but got {shown(self.store)}", cure)
-        if self.durability not in ("sync", "async"):
-            raise WrongCall(call, f"got durability={shown(self.durability)}", 'give "sync" or "async"')
-
-
 @attrs.define(eq=False)
 class _Owner:
     """What a run needs of its workflow (the runner's `Owner`)."""
@@ -492,7 +455,7 @@ class _Owner:
             )
         # A copy that knows its parent and shares everything else: one child may run in several parents at once.
         bound = copy.copy(child)
-        bound.__dict__["_flowkit_parent"] = _Parent(run, self.workflow._plan().steps[start.step].name, start, name)  # pyright: ignore[reportPrivateUsage]
+        bound.__dict__["_flowkit_parent"] = Parent(run, self.workflow._plan().steps[start.step].name, start, name)  # pyright: ignore[reportPrivateUsage]
         return bound
 
     def dump_run(self, machine: Machine) -> dict[str, Any]:
@@ -533,7 +496,7 @@ def run_hosted(
     start_event: Event | None = arguments.pop("start_event", None)
     timeout: float | None = arguments.pop("timeout", _UNSET)
     ctx: Context[Any] | None = arguments.pop("ctx", None)
-    kept = _Kept(tenant.store, tenant, durability, hosted=True, goes_on=go_on)
+    kept = Kept(tenant.store, tenant, durability, hosted=True, goes_on=go_on)
     return workflow._run(ctx, stepwise, start_event, arguments, timeout, run_id, None, kept)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -586,55 +549,6 @@ def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
         return named
     fitting = [child for child in record.children.values() if isinstance(child, kind)]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def _start_event(plan: Plan, given: Event | None, fields: dict[str, Any], *, stored: bool) -> Event | None:
-    """The event to start with; ``None`` where none was given and the run may be a ``stored`` one."""
-    kind = plan.start_type
-    if given is None:
-        if stored and not fields and kind is not StartEvent:
-            try:
-                return kind()
-            except EventError:
-                return None
-        try:
-            return kind(**fields)
-        except EventError as error:
-            cure = (error.cure or "").replace(f"{kind.__name__}(", "run(")
-            problem = f"{plan.name}.run(): {error.problem}"
-            raise EventError(problem, cure=cure, event=error.event, field=error.field) from None
-    call = f"{plan.name}.run()"
-    if fields:
-        cure = f"put them into the event, start_event={kind.__name__}(…)"
-        raise WrongCall(call, f"got start_event and the fields {', '.join(fields)}", cure)
-    if not isinstance(given, kind):
-        cure = f"build one, {kind.__name__}(…), or give its fields to run()"
-        raise WrongCall(call, f"takes a {kind.__name__} as start_event, but got {shown(given)}", cure)
-    return given
-
-
-_ids = itertools.count()
-_process = uuid.uuid4().hex
-
-
-def _new_id() -> str:
-    """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system
-    call.)"""
-    return f"{_process}-{next(_ids)}"
-
-
-def _after_fork() -> None:
-    global _process
-    _process = uuid.uuid4().hex
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _origin(parent: _Parent, workflow: str, run_id: str) -> Origin:
-    above = parent.run.origin.path if parent.run.origin is not None else ()
-    return Origin(workflow, run_id, (*above, parent.step))
 
 
 def _chained(first: Keep | None, second: Keep | None) -> Keep | None:

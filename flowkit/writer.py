@@ -172,4 +172,3 @@ class Writer:
             if error is None and not commit.stored[number]:
                 error = LeaseLost(log.run_id)
             log.done(error)
-

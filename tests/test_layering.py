@@ -52,6 +52,7 @@ LAYERS = {
         sqlite_file
         sqlite_store
         shape
+        fact_forms
         records
         journal
     """,
@@ -65,10 +66,12 @@ LAYERS = {
         tenant
         log
         plain_call
+        stations
         performer
         requests
         runner
         handler
+        launching
         workflow
         checkpointer
         runtime

@@ -1,0 +1,102 @@
+"""What a run is launched with: an id, a start event, a place in a store, and the run it is nested in."""
+
+import itertools
+import os
+import uuid
+from typing import Any
+
+import attrs
+
+from flowkit.errors import EventError, WrongCall, shown
+from flowkit.events import Event, StartEvent
+from flowkit.facts import StartStep
+from flowkit.log import Durability
+from flowkit.plan import Plan
+from flowkit.runner import Run
+from flowkit.store import Store
+from flowkit.stream import Origin
+from flowkit.tenant import Tenant
+
+__all__ = ["Kept", "Parent", "new_id", "origin_of", "start_event_of"]
+
+_ids = itertools.count()
+_process = uuid.uuid4().hex
+
+
+def new_id() -> str:
+    """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system
+    call.)"""
+    return f"{_process}-{next(_ids)}"
+
+
+def _after_fork() -> None:
+    global _process
+    _process = uuid.uuid4().hex
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@attrs.define(eq=False)
+class Parent:
+    """What a child workflow that was given to a step knows of it."""
+
+    run: Run
+    step: str
+    start: StartStep
+    child: str
+    runs: int = 0
+
+    def next_id(self) -> str:
+        """The id of the next run that the step starts: the same whenever this attempt is made again."""
+        self.runs += 1
+        return f"{self.run.run_id}/{self.start.invocation}.{self.start.attempt}.{self.child}.{self.runs}"
+
+
+def origin_of(parent: Parent, workflow: str, run_id: str) -> Origin:
+    above = parent.run.origin.path if parent.run.origin is not None else ()
+    return Origin(workflow, run_id, (*above, parent.step))
+
+
+@attrs.frozen
+class Kept:
+    """Where a run is to be kept, and how."""
+
+    store: Store
+    tenant: Tenant | None
+    durability: Durability
+    hosted: bool = False
+    goes_on: bool = False  # it is in the store already
+
+    def check(self, call: str) -> None:
+        if not isinstance(self.store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
+            cure = 'give one, SQLiteStore("runs.db")'
+            raise WrongCall(call, f"takes a store, but got {shown(self.store)}", cure)
+        if self.durability not in ("sync", "async"):
+            raise WrongCall(call, f"got durability={shown(self.durability)}", 'give "sync" or "async"')
+
+
+def start_event_of(plan: Plan, given: Event | None, fields: dict[str, Any], *, stored: bool) -> Event | None:
+    """The event to start with; ``None`` where none was given and the run may be a ``stored`` one."""
+    kind = plan.start_type
+    if given is None:
+        if stored and not fields and kind is not StartEvent:
+            try:
+                return kind()
+            except EventError:
+                return None
+        try:
+            return kind(**fields)
+        except EventError as error:
+            cure = (error.cure or "").replace(f"{kind.__name__}(", "run(")
+            problem = f"{plan.name}.run(): {error.problem}"
+            raise EventError(problem, cure=cure, event=error.event, field=error.field) from None
+    call = f"{plan.name}.run()"
+    if fields:
+        cure = f"put them into the event, start_event={kind.__name__}(…)"
+        raise WrongCall(call, f"got start_event and the fields {', '.join(fields)}", cure)
+    if not isinstance(given, kind):
+        cure = f"build one, {kind.__name__}(…), or give its fields to run()"
+        raise WrongCall(call, f"takes a {kind.__name__} as start_event, but got {shown(given)}", cure)
+    return given

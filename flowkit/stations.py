@@ -1,0 +1,93 @@
+"""What a performer works with: a station for each step, a cell for each suspended one, and what it needs of others."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import anyio
+import attrs
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from flowkit.events import Event
+from flowkit.facts import Command, EventPublished, EventSent, Fact, StartStep, StateWritten
+from flowkit.machine import Machine
+from flowkit.resource_pool import Pool
+from flowkit.steps import StepSpec
+
+__all__ = ["BURST", "Cell", "Committed", "Log", "Owner", "Station"]
+
+BURST = 8
+"""Events a worker takes from its own step's queue before it lets other tasks run. A step that awaits lets them
+anyway."""
+
+
+class Owner(Protocol):
+    """What a run needs of the workflow it runs."""
+
+    def bind(self, spec: StepSpec) -> Callable[..., Any]: ...
+
+    def child_for(self, name: str, kind: type[Any], run: Any, start: StartStep) -> Any: ...
+
+    def dump_run(self, machine: Machine) -> dict[str, Any]: ...
+
+    @property
+    def pool(self) -> Pool: ...
+
+
+class Log(Protocol):
+    """What a run needs of its journal in a store."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether everything added is on disk."""
+        ...
+
+    def encode(self, fact: Fact) -> bytes: ...
+
+    def add(self, payload: bytes, commands: Sequence[Command]) -> None: ...
+
+    def touch(self) -> None:
+        """The run may have come to rest."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing more will happen here; what has is still written."""
+        ...
+
+    def drop(self) -> None:
+        """Write nothing more."""
+        ...
+
+    async def written(self) -> None:
+        """Wait until everything added so far is on disk."""
+        ...
+
+
+@attrs.frozen
+class Committed:
+    """What an attempt of an atomic step returned, and what it did."""
+
+    result: Any
+    effects: "tuple[EventSent | EventPublished | StateWritten, ...]"
+
+
+@attrs.define(eq=False)
+class Station:
+    """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will
+    get."""
+
+    spec: StepSpec
+    function: Callable[..., Any]
+    shape: int
+    send: MemoryObjectSendStream[StartStep]
+    receive: MemoryObjectReceiveStream[StartStep]
+    workers: int = 0
+    engaged: int = 0
+
+
+@attrs.define(eq=False)
+class Cell:
+    """Where a suspended step waits for its event."""
+
+    woken: anyio.Event
+    answered: bool = False
+    event: Event | None = None
