@@ -7,7 +7,7 @@ a record that was damaged, torn, or that belongs to another run or place is told
 
     ["head", 1, 1, {"run_id": …}, fingerprint, shape]                 how the run began; always number 0
     ["books", 1, 1, {"run_id": …}, fingerprint, shape, state, books]  the run as it was here: reading can begin here
-    ["returned", 1767225600.25, 3, {"$obj": ["shop:Paid", {…}]}]      a fact: its time, its fields (see `_FIELDS`)
+    ["returned", 1767225600.25, 3, {"$obj": ["shop:Paid", {…}]}]      a fact: its time, its fields (fact_forms.py)
 
 The numbers of a head are `FORMAT` and `LOGIC`. Values are written as serialization.py says. The shape (shape.py) is
 that of the plan that wrote the facts up to the next books record: they are replayed under it, and the books are then
@@ -24,17 +24,16 @@ brought back is refused when it is written.
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
-from flowkit import facts
 from flowkit.errors import ImpossibleFact, SerializationError
-from flowkit.events import Event
-from flowkit.facts import EventPublished, EventSent, Fact, StateWritten
-from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, path_step, write_str
+from flowkit.fact_forms import Facts, read_list, read_whole
+from flowkit.facts import Fact
+from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, path_step
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec, parse
@@ -56,8 +55,6 @@ ENOUGH_ROOM = -20
 """The depth at which writing books begins: what a fact could just hold must fit in, however the machine wrapped it."""
 MAX_PLANS = 16
 """How many stored shapes' plans are kept."""
-
-Codable = Callable[[Any], Any]
 
 
 def _version() -> str:
@@ -124,194 +121,6 @@ def _checksum(run_id: str, position: int, payload: bytes) -> bytes:
     return blake2b(b"%d %d %b%b" % (position, len(name), name, payload), digest_size=CHECKSUM).digest()
 
 
-# ------------------------------------------------------------------------------------------------------------- facts
-
-
-class _Writes:
-    """How the fields of facts are written and read. What isn't a value of the user's is checked on reading."""
-
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
-        self.values = codec.values
-        self.value: tuple[Codable, Codable] = (
-            lambda value: codec.values.write(value, 0),
-            lambda data: codec.values.read(data, 0),
-        )
-        self.number = (_same, _number)
-        self.number_or_none = (_same, _or_none(_number))
-        self.whole = (_same, _whole)
-        self.whole_or_none = (_same, _or_none(_whole))
-        self.truth = (_same, _truth)
-        self.numbers: tuple[Codable, Codable] = (list, lambda data: tuple(map(_whole, _list(data))))
-        self.text: tuple[Codable, Codable] = (lambda value: write_str(value, 0), self._text)
-        self.text_or_none = (self._write_text_or_none, _or_none(self._text))
-        self.path: tuple[Codable, Codable] = (
-            lambda path: [write_str(step, 0) for step in path],
-            lambda data: tuple(map(self._text, _list(data))),
-        )
-        self.event = (self.value[0], self._of(Event))
-        self.event_or_none = (self.value[0], _or_none(self._of(Event)))
-        self.error = (self.value[0], self._of(BaseException))
-        self.fields = (self.value[0], self._of(dict))
-        self.event_type: tuple[Codable, Codable] = (self._write_type, self._event_type)
-        self.types: tuple[Codable, Codable] = (
-            lambda kinds: None if kinds is None else list(map(self._write_type, kinds)),
-            lambda data: None if data is None else tuple(map(self._event_type, _list(data))),
-        )
-
-    def _write_text_or_none(self, value: str | None) -> Any:
-        return None if value is None else write_str(value, 0)
-
-    def _text(self, data: Any) -> str:
-        value = data if type(data) is str else self.values.read(data, 0)
-        if type(value) is not str:
-            raise ValueError("a string is expected")
-        return value
-
-    def _of(self, kind: type) -> Codable:
-        def read(data: Any) -> Any:
-            value = self.values.read(data, 0)
-            if isinstance(value, kind):
-                return value
-            raise ValueError(f"{'an' if kind is Event else 'a'} {kind.__name__} is expected")
-
-        return read
-
-    def _write_type(self, kind: type) -> str:
-        return str(self.values.write(kind, 0)["$type"])
-
-    def _event_type(self, tag: Any) -> type[Event]:
-        kind: type[Any] = self.values.read({"$type": tag}, 0)
-        if issubclass(kind, Event):
-            return kind
-        raise ValueError("the tag of an event class is expected")
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _number(data: Any) -> float:
-    if (type(data) is not float and type(data) is not int) or not -_FAR < data < _FAR:
-        raise ValueError("a number is expected")
-    return data
-
-
-_FAR = 1e300
-
-
-def _whole(data: Any) -> int:
-    if type(data) is not int:
-        raise ValueError("a whole number is expected")
-    return data
-
-
-def _truth(data: Any) -> bool:
-    if type(data) is not bool:
-        raise ValueError("true or false is expected")
-    return data
-
-
-def _list(data: Any) -> list[Any]:
-    if not is_exactly(data, list):
-        raise ValueError("a list is expected")
-    return cast("list[Any]", data)
-
-
-def _or_none(read: Codable) -> Codable:
-    return lambda data: None if data is None else read(data)
-
-
-_FIELDS: dict[type, tuple[str, dict[str, str]]] = {
-    facts.RunStarted: ("started", {"run_id": "text", "event": "event"}),
-    facts.RunResumed: ("resumed", {}),
-    facts.EventSent: ("sent", {"sender": "whole_or_none", "event": "event", "step": "text_or_none"}),
-    facts.StepReturned: ("returned", {"invocation": "whole", "result": "value"}),
-    facts.StepCommitted: ("committed", {"invocation": "whole", "effects": "effects", "result": "value"}),
-    facts.StepRaised: ("raised", {"invocation": "whole", "error": "error", "delay": "number_or_none"}),
-    facts.EventCollected: (
-        "collected",
-        {"invocation": "whole", "buffer": "text_or_none", "event": "event", "expected": "types"},
-    ),
-    facts.WaitOpened: (
-        "wait",
-        {
-            "invocation": "whole",
-            "waiter": "text",
-            "event_type": "event_type",
-            "requirements": "fields",
-            "timeout": "number_or_none",
-            "question": "event_or_none",
-        },
-    ),
-    facts.WaitAbandoned: ("abandoned", {"invocation": "whole", "waiter": "text"}),
-    facts.TimerFired: ("timer", {"timer": "whole"}),
-    facts.EventPublished: ("published", {"invocation": "whole_or_none", "event": "event"}),
-    facts.StateWritten: ("state", {"path": "path", "value": "value"}),
-    facts.Stepped: ("stepped", {"chosen": "numbers"}),
-    facts.StepwiseEnded: ("freed", {"chosen": "numbers"}),
-    facts.RunCancelled: ("cancelled", {"reason": "text", "by_user": "truth"}),
-    facts.RunTimedOut: ("timeout", {"timeout": "number"}),
-    facts.RunFailed: ("failed", {"error": "error"}),
-}
-"""Each fact's code, and its fields after its time."""
-_EFFECTS = (EventSent, EventPublished, StateWritten)
-
-
-class _Facts:
-    """Facts to JSON data and back, with one codec."""
-
-    def __init__(self, codec: Codec) -> None:
-        kinds = _Writes(codec)
-        coders: dict[str, tuple[Codable, Codable]] = {**vars(kinds), "effects": (self._write_effects, self._effects)}
-        self._writers = {
-            kind: (code, [(name, coders[coder][0]) for name, coder in fields.items()])
-            for kind, (code, fields) in _FIELDS.items()
-        }
-        self._readers = {
-            code: (kind, [(name, coders[coder][1]) for name, coder in fields.items()])
-            for kind, (code, fields) in _FIELDS.items()
-        }
-
-    def write(self, fact: Any) -> list[Any]:
-        code, fields = self._writers[type(fact)]
-        data = [code, fact.time]
-        for name, write in fields:
-            try:
-                data.append(write(getattr(fact, name)))
-            except Refusal as refusal:
-                refusal.trail.append(path_step(name))
-                raise
-        return data
-
-    def read(self, data: Any) -> Any:
-        if not is_exactly(data, list) or not data or not is_exactly(data[0], str) or data[0] not in self._readers:
-            raise Refusal("it is no fact")
-        kind, fields = self._readers[data[0]]
-        if len(data) != len(fields) + 2:
-            raise Refusal(f"a fact of this kind has {len(fields) + 2} items, and there are {len(data)}")
-        name = "time"
-        try:
-            values = [_number(data[1])]
-            for (name, read), item in zip(fields, data[2:], strict=True):  # noqa: B007 - told in the handlers
-                values.append(read(item))
-        except Refusal as refusal:
-            refusal.trail.append(path_step(name))
-            raise
-        except ValueError as error:
-            raise Refusal(str(error), "", path_step(name)) from error
-        return kind(*values)
-
-    def _write_effects(self, effects: tuple[Any, ...]) -> list[Any]:
-        return [self.write(effect) for effect in effects]
-
-    def _effects(self, data: Any) -> tuple[Any, ...]:
-        effects = tuple(map(self.read, _list(data)))
-        if not all(isinstance(effect, _EFFECTS) for effect in effects):
-            raise ValueError("what an atomic step can do is expected")
-        return effects
-
-
 # ----------------------------------------------------------------------------------------------------------- records
 
 
@@ -331,8 +140,8 @@ class Records:
 
     def __init__(self, plan: Plan, codec: Codec) -> None:
         self.plan, self.codec = plan, codec
-        self._facts = _Facts(codec)
-        self._nearly: tuple[_Facts, Codec] | None = None
+        self._facts = Facts(codec)
+        self._nearly: tuple[Facts, Codec] | None = None
         shape = shape_of(plan, codec)
         self.fingerprint = fingerprint(shape)
         self._ending = TO_JSON.encode([self.fingerprint, shape])[1:]
@@ -371,13 +180,13 @@ class Records:
         fields = {name: self.codec.values.write(value, 0) for name, value in fields.items()}
         return TO_JSON.encode([code, FORMAT, LOGIC, fields])[:-1] + ","
 
-    def _exactly_or_nearly(self, write: Callable[[_Facts, Codec], Any]) -> Any:
+    def _exactly_or_nearly(self, write: Callable[[Facts, Codec], Any]) -> Any:
         try:
             return write(self._facts, self.codec)
         except (Refusal, RuntimeError):  # what it raised may be in the way: see the head of this file
             if self._nearly is None:
                 nearly = self.codec.nearly()
-                self._nearly = _Facts(nearly), nearly
+                self._nearly = Facts(nearly), nearly
             try:
                 return write(*self._nearly)
             except Refusal as refusal:
@@ -399,6 +208,27 @@ class Records:
             if not _begins(payload):
                 yield number, self._read_fact(run_id, number, payload)
 
+    def replay(
+        self, run_id: str, records: Iterable[bytes], *, start: int = 0, machine: Machine | None = None
+    ) -> Iterator[tuple[int, Fact, Machine]]:
+        """All facts of a journal, each with its record's number and the machine that is about to receive it, under the
+        plan that it was written by.
+
+        With the ``machine`` that this gave last it goes on, with the record numbered ``start``. Raises as `restore`.
+        """
+        for number, record in enumerate(records, start):
+            payload = unseal(run_id, number, record)
+            if _begins(payload):
+                opening = self._read_opening(run_id, number, payload)
+                if machine is None or machine.plan is not self._plan_of(run_id, number, opening):
+                    machine = self._opened(run_id, number, opening, patient=False)
+            elif machine is None:
+                raise RunDamaged(run_id, number, "it isn't one that reading can begin at")
+            else:
+                fact = self._read_fact(run_id, number, payload)
+                yield number, fact, machine
+                _enter(run_id, number, machine, fact)
+
     def restore(self, run_id: str, start: int, records: Sequence[bytes], state: State, *, patient: bool) -> Restored:
         """The run that these records tell of; the first has the number ``start`` and is a head or books record.
 
@@ -419,16 +249,10 @@ class Records:
             raise RunDamaged(run_id, start + begin, f"it belongs to the run {head.run_id!r}")
         if head.workflow != self.plan.name:
             raise WrongWorkflow(run_id, self.plan.name, head.workflow)
-        is_same = opening.fingerprint == self.fingerprint
-        plan = self.plan if is_same else self._stored_plan(run_id, start + begin, opening)
-        machine = self._opened(run_id, start + begin, opening, plan, patient)
-        receive, read = machine.receive, self._read_fact
+        machine = self._opened(run_id, start + begin, opening, patient)
+        is_same = machine.plan is self.plan
         for number, payload in enumerate(payloads[begin + 1 :], start + begin + 1):
-            fact = read(run_id, number, payload)
-            try:
-                receive(fact)
-            except Exception as error:
-                raise _unfitting(run_id, number, error) from error
+            _enter(run_id, number, machine, self._read_fact(run_id, number, payload))
         if not is_same:
             machine = self._moved(run_id, machine)
         self._check_state(run_id, machine.state.root)
@@ -447,27 +271,6 @@ class Records:
             books_size=len(payloads[begin]),
         )
 
-    def replay(self, run_id: str, records: Sequence[bytes]) -> Iterator[tuple[int, Fact, Machine]]:
-        """All facts of a journal, each with its record's number and the machine that is about to receive it, under the
-        plan that it was written by. Raises as `restore`."""
-        machine: Machine | None = None
-        for number, record in enumerate(records):
-            payload = unseal(run_id, number, record)
-            if _begins(payload):
-                opening = self._read_opening(run_id, number, payload)
-                is_same = opening.fingerprint == self.fingerprint
-                plan = self.plan if is_same else self._stored_plan(run_id, number, opening)
-                machine = self._opened(run_id, number, opening, plan, patient=False)
-                continue
-            if machine is None:
-                raise RunDamaged(run_id, number, "it isn't one that reading can begin at")
-            fact = self._read_fact(run_id, number, payload)
-            yield number, fact, machine
-            try:
-                machine.receive(fact)
-            except Exception as error:
-                raise _unfitting(run_id, number, error) from error
-
     def _read_fact(self, run_id: str, number: int, payload: bytes) -> Any:
         try:
             return self._facts.read(parse(payload))
@@ -481,9 +284,9 @@ class Records:
     def _read_opening(self, run_id: str, number: int, payload: bytes) -> _Opening:
         path = "$"
         try:
-            code, form, logic, *rest = _list(parse(payload))
+            code, form, logic, *rest = read_list(parse(payload))
             for what, written, known in (("format", form, FORMAT), ("rules", logic, LOGIC)):
-                if _whole(written) > known:
+                if read_whole(written) > known:
                     raise CodeChanged(
                         run_id,
                         self.plan.name,
@@ -531,8 +334,10 @@ class Records:
             fields["forked_from"] = tuple(fields["forked_from"])
         return Head(**fields)
 
-    def _stored_plan(self, run_id: str, number: int, opening: _Opening) -> Plan:
-        name = fingerprint(_list(opening.shape)) if is_exactly(opening.shape, list) else ""
+    def _plan_of(self, run_id: str, number: int, opening: _Opening) -> Plan:
+        if opening.fingerprint == self.fingerprint:
+            return self.plan
+        name = fingerprint(read_list(opening.shape)) if is_exactly(opening.shape, list) else ""
         plan = self._plans.get(name)
         if plan is None:
             try:
@@ -546,7 +351,8 @@ class Records:
             self._plans[name] = plan
         return plan
 
-    def _opened(self, run_id: str, number: int, opening: _Opening, plan: Plan, patient: bool) -> Machine:
+    def _opened(self, run_id: str, number: int, opening: _Opening, patient: bool) -> Machine:
+        plan = self._plan_of(run_id, number, opening)
         was_patient = patient if opening.head.patient is None else opening.head.patient
         if opening.books is None:
             return Machine(plan, State(plan.state_type), stepwise=opening.head.stepwise, patient=was_patient)
@@ -579,12 +385,50 @@ class Records:
         return RunDamaged(run_id, number, error.problem, path=path)
 
 
-def _unfitting(run_id: str, number: int, error: Exception) -> Exception:
-    if isinstance(error, MemoryError):
-        return error
-    if isinstance(error, ImpossibleFact):
-        return RunDamaged(run_id, number, f"it can't follow from those before it, as {error}")
-    return RunDamaged(run_id, number, f"it can't be replayed, {brief(error)}")
+@attrs.define
+class Replay:
+    """A run going by: each record is given to `feed` once. ``length`` is the number of the next."""
+
+    _records: Records
+    _run_id: str
+    length: int
+    _patient: bool
+    machine: Machine | None = None
+    _fingerprint: str = ""
+
+    def feed(self, records: Iterable[bytes]) -> Iterator[tuple[int, Fact, Machine]]:
+        """Each fact, its record's number, and the machine as it was just before it.
+
+        Raises:
+            RunDamaged: a record can't be read, or can't follow from those before it.
+            CodeChanged: one was written by other code.
+        """
+        for record in records:
+            number, run_id = self.length, self._run_id
+            payload = unseal(run_id, number, record)
+            if _begins(payload):
+                opening = self._records._read_opening(run_id, number, payload)
+                if self.machine is None or opening.fingerprint != self._fingerprint:
+                    self.machine = self._records._opened(run_id, number, opening, self._patient)
+                    self._fingerprint = opening.fingerprint
+            elif self.machine is None:
+                raise RunDamaged(run_id, number, "it isn't one that reading can begin at")
+            else:
+                fact = self._records._read_fact(run_id, number, payload)
+                yield number, fact, self.machine
+                self._records._receive(run_id, number, self.machine, fact)
+            self.length += 1
+
+
+def _enter(run_id: str, number: int, machine: Machine, fact: Fact) -> None:
+    try:
+        machine.receive(fact)
+    except ImpossibleFact as error:
+        raise RunDamaged(run_id, number, f"it can't follow from those before it, as {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise RunDamaged(run_id, number, f"it can't be replayed, {brief(error)}") from error
 
 
 def _begins(payload: bytes) -> bool:
