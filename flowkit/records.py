@@ -385,41 +385,6 @@ class Records:
         return RunDamaged(run_id, number, error.problem, path=path)
 
 
-@attrs.define
-class Replay:
-    """A run going by: each record is given to `feed` once. ``length`` is the number of the next."""
-
-    _records: Records
-    _run_id: str
-    length: int
-    _patient: bool
-    machine: Machine | None = None
-    _fingerprint: str = ""
-
-    def feed(self, records: Iterable[bytes]) -> Iterator[tuple[int, Fact, Machine]]:
-        """Each fact, its record's number, and the machine as it was just before it.
-
-        Raises:
-            RunDamaged: a record can't be read, or can't follow from those before it.
-            CodeChanged: one was written by other code.
-        """
-        for record in records:
-            number, run_id = self.length, self._run_id
-            payload = unseal(run_id, number, record)
-            if _begins(payload):
-                opening = self._records._read_opening(run_id, number, payload)
-                if self.machine is None or opening.fingerprint != self._fingerprint:
-                    self.machine = self._records._opened(run_id, number, opening, self._patient)
-                    self._fingerprint = opening.fingerprint
-            elif self.machine is None:
-                raise RunDamaged(run_id, number, "it isn't one that reading can begin at")
-            else:
-                fact = self._records._read_fact(run_id, number, payload)
-                yield number, fact, self.machine
-                self._records._receive(run_id, number, self.machine, fact)
-            self.length += 1
-
-
 def _enter(run_id: str, number: int, machine: Machine, fact: Fact) -> None:
     try:
         machine.receive(fact)
