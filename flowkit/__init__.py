@@ -18,7 +18,8 @@ Where everything lives, innermost first; imports only ever point upwards in this
 To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py.
 """
 
-from flowkit.checkpointer import Checkpoint, WorkflowCheckpointer
+from typing import TYPE_CHECKING, Any
+
 from flowkit.context import Context, RetryInfo
 from flowkit.errors import (
     CleanupFailedWarning,
@@ -58,8 +59,16 @@ from flowkit.events import (
 from flowkit.handler import Handler
 from flowkit.resource import Resource
 from flowkit.steps import All, Collect, Take, catch_error, step
+from flowkit.storage_errors import RunSuspended, StoreError
 from flowkit.stream import Origin, StreamGap
 from flowkit.workflow import Workflow
+
+if TYPE_CHECKING:
+    from flowkit.checkpointer import Checkpoint, WorkflowCheckpointer
+    from flowkit.evolution import stored_as
+    from flowkit.memory_store import MemoryStore
+    from flowkit.runtime import Runtime, open_runtime
+    from flowkit.sqlite_store import SQLiteStore
 
 __version__ = "0.1.0"
 
@@ -77,6 +86,7 @@ __all__ = [
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InvalidWorkflow",
+    "MemoryStore",
     "MisdirectedEvent",
     "NoEventLoop",
     "Origin",
@@ -84,12 +94,16 @@ __all__ = [
     "ResourceError",
     "RetryInfo",
     "RunFinished",
+    "RunSuspended",
+    "Runtime",
+    "SQLiteStore",
     "SerializationError",
     "StartEvent",
     "StateError",
     "StepFailed",
     "StepFailedEvent",
     "StopEvent",
+    "StoreError",
     "StreamGap",
     "Take",
     "UnhandledEventWarning",
@@ -108,5 +122,32 @@ __all__ = [
     "WrongCall",
     "WrongReturn",
     "catch_error",
+    "open_runtime",
     "step",
+    "stored_as",
 ]
+
+# What keeps runs is imported when it is first asked for: it takes as long as a third of the rest.
+_LATER = {
+    "Checkpoint": "checkpointer",
+    "MemoryStore": "memory_store",
+    "Runtime": "runtime",
+    "SQLiteStore": "sqlite_store",
+    "WorkflowCheckpointer": "checkpointer",
+    "open_runtime": "runtime",
+    "stored_as": "evolution",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"flowkit.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

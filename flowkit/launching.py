@@ -1,4 +1,4 @@
-"""What a run is launched with: an id, a start event, a place in a store, and the run it is nested in."""
+"""What a run is launched with: an id, a start event, and the run it is nested in."""
 
 import itertools
 import os
@@ -10,14 +10,11 @@ import attrs
 from flowkit.errors import EventError, WrongCall, shown
 from flowkit.events import Event, StartEvent
 from flowkit.facts import StartStep
-from flowkit.log import Durability
 from flowkit.plan import Plan
 from flowkit.runner import Run
-from flowkit.store import Store
 from flowkit.stream import Origin
-from flowkit.tenant import Tenant
 
-__all__ = ["Kept", "Parent", "new_id", "origin_of", "start_event_of"]
+__all__ = ["Parent", "new_id", "origin_of", "start_event_of"]
 
 _ids = itertools.count()
 _process = uuid.uuid4().hex
@@ -57,24 +54,6 @@ class Parent:
 def origin_of(parent: Parent, workflow: str, run_id: str) -> Origin:
     above = parent.run.origin.path if parent.run.origin is not None else ()
     return Origin(workflow, run_id, (*above, parent.step))
-
-
-@attrs.frozen
-class Kept:
-    """Where a run is to be kept, and how."""
-
-    store: Store
-    tenant: Tenant | None
-    durability: Durability
-    hosted: bool = False
-    goes_on: bool = False  # it is in the store already
-
-    def check(self, call: str) -> None:
-        if not isinstance(self.store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
-            cure = 'give one, SQLiteStore("runs.db")'
-            raise WrongCall(call, f"takes a store, but got {shown(self.store)}", cure)
-        if self.durability not in ("sync", "async"):
-            raise WrongCall(call, f"got durability={shown(self.durability)}", 'give "sync" or "async"')
 
 
 def start_event_of(plan: Plan, given: Event | None, fields: dict[str, Any], *, stored: bool) -> Event | None:

@@ -16,7 +16,7 @@ stepped.
 import contextvars
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -41,16 +41,16 @@ from flowkit.facts import (
     Stepped,
     StepwiseEnded,
 )
-from flowkit.log import Durability, RunLog
 from flowkit.machine import Machine
 from flowkit.performer import first_of, logger
-from flowkit.records import Records
 from flowkit.requests import Requests
 from flowkit.resource_pool import Pool
 from flowkit.stations import Owner
 from flowkit.storage_errors import RunSuspended
 from flowkit.stream import Origin, Stream
-from flowkit.tenant import Tenant
+
+if TYPE_CHECKING:
+    from flowkit.log import RunLog
 
 __all__ = ["Run"]
 
@@ -114,16 +114,12 @@ class Run(Requests):
 
     # ---------------------------------------------------------------------------------------------------- lifetime
 
-    def keep_in(self, tenant: Tenant, records: Records, durability: Durability) -> None:
+    def keep_in(self, log: "RunLog") -> None:
         """Keep this run in a store. To be called before it is driven."""
-        top = self if self.parent is None else self.parent
-        while top.parent is not None:
-            top = top.parent
-        parent = None if top is self else top.run_id
-        self._log = RunLog(self, records, tenant, durability=durability, parent=parent)
+        self._log = log
 
     @property
-    def log(self) -> RunLog | None:
+    def log(self) -> "RunLog | None":
         """Its connection to its store, where it has one."""
         return cast("RunLog | None", self._log)
 

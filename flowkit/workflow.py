@@ -3,6 +3,8 @@
 Steps are read when the class is built (signature faults are raised there), the wiring is checked before the first run
 (wiring faults, all at once). What an instance needs besides its author's attributes is kept in one private record, made
 when it is first asked for: a subclass whose ``__init__`` doesn't call ours works all the same.
+
+What keeps runs (serialization, logs) is imported when it is first needed: it takes as long as a third of the rest.
 """
 
 import copy
@@ -10,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -30,24 +32,27 @@ from flowkit.errors import (
 from flowkit.events import Event
 from flowkit.facts import Command, Fact, StartStep
 from flowkit.handler import Handler
-from flowkit.journal import Journal
-from flowkit.launching import Kept, Parent, new_id, origin_of, start_event_of
-from flowkit.log import Durability
+from flowkit.launching import Parent, new_id, origin_of, start_event_of
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
-from flowkit.records import Records
 from flowkit.resource_host import Host
 from flowkit.resource_pool import Pool
 from flowkit.roster import annotations_of, check_is_step, name_of, read_steps, undecorated
 from flowkit.runner import Run
-from flowkit.snapshot import Snapshots
 from flowkit.state import State
 from flowkit.steps import StepSpec
-from flowkit.store import Store
 from flowkit.stream import DEFAULT_CAPACITY, Stream
-from flowkit.tenant import Tenant, tenant_of
 from flowkit.wiring import faults
+
+if TYPE_CHECKING:
+    from flowkit.journal import Journal
+    from flowkit.kept import Kept
+    from flowkit.log import Durability
+    from flowkit.records import Records
+    from flowkit.snapshot import Snapshots
+    from flowkit.store import Store
+    from flowkit.tenant import Tenant
 
 __all__ = ["Workflow", "plan_of", "records_of", "run_hosted"]
 
@@ -78,8 +83,8 @@ class _Record:
     checked: bool = False
     pool: Pool | None = None
     host: Host | None = None
-    snapshots: Snapshots | None = None
-    records: Records | None = None
+    snapshots: "Snapshots | None" = None
+    records: "Records | None" = None
 
 
 class _AddStep:
@@ -228,8 +233,8 @@ class Workflow:
         *,
         timeout: float | None = _UNSET,
         run_id: str | None = None,
-        store: Store | None = None,
-        durability: Durability = "sync",
+        store: "Store | None" = None,
+        durability: "Durability" = "sync",
         **fields: Any,
     ) -> Handler:
         """Start a run. Await the handler for the result, use it in ``async with``, or keep it (see `Handler`).
@@ -257,7 +262,11 @@ class Workflow:
         With a store, awaiting the handler may raise what storage_errors.py lists, too. A run whose owner goes away is
         not cancelled then but suspended: it raises `RunSuspended`, and the same call goes on with it.
         """
-        kept = None if store is None else Kept(store, None, durability)
+        kept = None
+        if store is not None:
+            from flowkit.kept import Kept
+
+            kept = Kept(store, None, durability)
         return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None, kept)
 
     def _run(
@@ -307,7 +316,9 @@ class Workflow:
             start = start_event_of(plan, start_event, fields, stored=kept is not None)
         parent: Parent | None = self.__dict__.get("_flowkit_parent")
         if kept is None and parent is not None and parent.run.log is not None:
-            kept = Kept(parent.run.log.tenant.store, parent.run.log.tenant, parent.run.log.durability)
+            from flowkit.kept import kept_with
+
+            kept = kept_with(parent.run.log)
             run_id = run_id or parent.next_id()
         identity = run_id or new_id()
         run = Run(
@@ -322,8 +333,7 @@ class Workflow:
             keep=_chained(keep, Narrator(plan) if settings.verbose else None),
         )
         if kept is not None:
-            run.keep_in(kept.tenant or tenant_of(kept.store, loop), records_of(self), kept.durability)
-            run.hosted = kept.hosted
+            kept.take(run, records_of(self), loop)
         run.deadline = math.inf if run.hosted else anyio.current_effective_deadline()
         if ctx is not None:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
@@ -362,12 +372,14 @@ class Workflow:
         timeout: float | None = arguments.pop("timeout", _UNSET)
         return self._run(ctx, stepwise, start_event, arguments, timeout, run_id, keep)
 
-    def begin_journal(self, ctx: Context[Any]) -> tuple[Journal, Machine | None]:
+    def begin_journal(self, ctx: Context[Any]) -> "tuple[Journal, Machine | None]":
         """An empty journal for a run with this context, and the unfinished run it goes on with, if there is one."""
         snapshots = self._snapshots()
         resumed: Machine | None = ctx._resume  # pyright: ignore[reportPrivateUsage]
         state: State = ctx._state  # pyright: ignore[reportPrivateUsage]
         began = snapshots.dump_state(state) if resumed is None else snapshots.dump(resumed, ended=True)
+        from flowkit.journal import Journal
+
         return Journal(snapshots, began, _record(self).settings.patient), resumed
 
     # ---------------------------------------------------------------------------------------------------- resources
@@ -429,9 +441,11 @@ class Workflow:
         """State, and the unfinished run if there is one, from what ``to_dict`` gave."""
         return self._snapshots().load(data, patient=_record(self).settings.patient)
 
-    def _snapshots(self) -> Snapshots:
+    def _snapshots(self) -> "Snapshots":
         record = _record(self)
         if record.snapshots is None:
+            from flowkit.snapshot import Snapshots
+
             record.snapshots = Snapshots(self._plan(), record.settings.types)
         return record.snapshots
 
@@ -474,18 +488,20 @@ def plan_of(workflow: Workflow) -> Plan:
     return workflow._plan()  # pyright: ignore[reportPrivateUsage]
 
 
-def records_of(workflow: Workflow) -> Records:
+def records_of(workflow: Workflow) -> "Records":
     """How runs of a workflow are written to a store."""
     record = _record(workflow)
     if record.records is None:
+        from flowkit.records import Records
+
         record.records = Records(plan_of(workflow), workflow._snapshots().codec)  # pyright: ignore[reportPrivateUsage]
     return record.records
 
 
 def run_hosted(
     workflow: Workflow,
-    tenant: Tenant,
-    durability: Durability,
+    tenant: "Tenant",
+    durability: "Durability",
     run_id: str,
     *,
     go_on: bool = False,
@@ -496,6 +512,8 @@ def run_hosted(
     start_event: Event | None = arguments.pop("start_event", None)
     timeout: float | None = arguments.pop("timeout", _UNSET)
     ctx: Context[Any] | None = arguments.pop("ctx", None)
+    from flowkit.kept import Kept
+
     kept = Kept(tenant.store, tenant, durability, hosted=True, goes_on=go_on)
     return workflow._run(ctx, stepwise, start_event, arguments, timeout, run_id, None, kept)  # pyright: ignore[reportPrivateUsage]
 

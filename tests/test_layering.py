@@ -72,6 +72,7 @@ LAYERS = {
         runner
         handler
         launching
+        kept
         workflow
         checkpointer
         runtime
