@@ -551,7 +551,7 @@ def _check_keep(call: str, keep: Any) -> None:
 def _history(records: Records, run_id: str, journal: Sequence[bytes]) -> list[HistoryEntry]:
     return [
         HistoryEntry(number, fact.time, _step_of(fact, machine), fact)
-        for number, fact, machine in records.replay(run_id).feed(journal)
+        for number, fact, machine in records.replay(run_id, journal)
     ]
 
 
