@@ -228,8 +228,9 @@ class Run(Requests):
     async def _drive(self, start: Event | None) -> None:
         go = self._go_hosted if self.machine.plan.hosts_resources else self._go
         limit = math.inf if self.timeout is None else self._clock() + self.timeout
-        if start is None and self._log is not None and self.timeout is not None:
-            limit = self.log.created + self.timeout - self._epoch  # it has been counting since the run began
+        log = self.log
+        if start is None and log is not None and self.timeout is not None:
+            limit = log.created + self.timeout - self._epoch  # it has been counting since the run began
         deadline = min(limit, self.deadline)
         if deadline == math.inf:
             await go(start)

@@ -493,7 +493,7 @@ class Runtime:
         found += await anyio.to_thread.run_sync(partial(find, statuses=("waiting",), due_by=now))
         for info in found:
             if info.run_id not in self._runs and info.run_id not in self._unfit and self._group is not None:
-                self._drive(self._workflows[info.workflow], info.run_id, go_on=True)
+                _ = self._drive(self._workflows[info.workflow], info.run_id, go_on=True)
         due = await anyio.to_thread.run_sync(self._store.next_due, names)
         self._next_due = math.inf if due is None else due
 
@@ -529,7 +529,8 @@ class Runtime:
 
 def _workflows(call: str, given: Any) -> Iterator[Workflow]:
     several = isinstance(given, Iterable) and not isinstance(given, str | Workflow)
-    for workflow in given if several else (given,):
+    found: list[Any] = list(given) if several else [given]
+    for workflow in found:
         if not isinstance(workflow, Workflow) or not several:
             cure = "give instances in a list, workflows=[Order()]"
             raise WrongCall(call, f"takes workflows, but got {shown(workflow)}", cure)

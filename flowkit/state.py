@@ -119,7 +119,7 @@ class StateBehind(State):
         self.kind = behind.kind
 
     @property
-    def root(self) -> Any:  # type: ignore[override]
+    def root(self) -> Any:
         """The state itself, or where the attempt has written something, a copy with that in it."""
         written = [one for one in self._intents if isinstance(one, StateWritten)]
         if not written:
@@ -130,7 +130,7 @@ class StateBehind(State):
         return seen.root
 
     @property
-    def writer(self) -> Any:  # type: ignore[override]
+    def writer(self) -> Any:
         """The lock of the state itself."""
         return self._behind.writer
 

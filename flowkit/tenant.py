@@ -114,5 +114,6 @@ def tenant_of(store: Store, backend: Backend) -> Tenant:
 def _shared(store: Store) -> WeakKeyDictionary[Any, Tenant]:
     shared: WeakKeyDictionary[Any, Tenant] | None = vars(store).get("_flowkit_tenants")
     if shared is None:
-        shared = vars(store)["_flowkit_tenants"] = WeakKeyDictionary()
+        shared = WeakKeyDictionary[Any, Tenant]()
+        vars(store)["_flowkit_tenants"] = shared
     return shared
