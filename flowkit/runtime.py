@@ -23,7 +23,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import anyio
@@ -529,7 +529,7 @@ class Runtime:
 
 def _workflows(call: str, given: Any) -> Iterator[Workflow]:
     several = isinstance(given, Iterable) and not isinstance(given, str | Workflow)
-    found: list[Any] = list(given) if several else [given]
+    found: list[Any] = list(cast("Iterable[Any]", given)) if several else [given]
     for workflow in found:
         if not isinstance(workflow, Workflow) or not several:
             cure = "give instances in a list, workflows=[Order()]"
