@@ -38,7 +38,7 @@ from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec, parse
 from flowkit.shape import fingerprint, fit, plan_from, shape_of
-from flowkit.snapshot import freeze, thaw
+from flowkit.snapshot import Unbalanced, freeze, thaw
 from flowkit.state import State
 from flowkit.storage_errors import CodeChanged, RunDamaged, TypeChanged, WrongWorkflow
 
@@ -358,10 +358,9 @@ class Records:
             return Machine(plan, State(plan.state_type), stepwise=opening.head.stepwise, patient=was_patient)
         try:
             return thaw(plan, State(plan.state_type, opening.state), opening.books, patient=was_patient)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise RunDamaged(run_id, number, f"the books don't balance, {brief(error)}", path="$[7]") from error
+        except Unbalanced as error:
+            path = f"$[7]{error.path.removeprefix('$')}"
+            raise RunDamaged(run_id, number, f"the books don't balance: {error.problem}", path=path) from error
 
     def _moved(self, run_id: str, machine: Machine) -> Machine:
         tree = fit(freeze(machine), machine.plan, self.plan, run_id)

@@ -11,19 +11,21 @@ from typing import Any
 
 import cattrs
 
-from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, Held, Invocation, Lane, Timer, Waiting
+from flowkit.books import QUEUED, RESUMING, RETRYING, RUNNING, WAITING, Held, Invocation, Lane, Timer, Waiting
 from flowkit.collecting import Buffer
 from flowkit.dispatch import finish_with
 from flowkit.errors import SerializationError
+from flowkit.events import Event
 from flowkit.facts import Finish
-from flowkit.joins import ROOT, FanOut, Joins
+from flowkit.joins import ROOT, FanOut
+from flowkit.leaves import is_exactly
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec
 from flowkit.state import State
 from flowkit.waits import Wait
 
-__all__ = ["Snapshots", "codec_for", "freeze", "thaw"]
+__all__ = ["Snapshots", "Unbalanced", "codec_for", "freeze", "thaw"]
 
 FORMAT = 1
 
@@ -93,11 +95,11 @@ class Snapshots:
         tree = self.codec.decode(data["run"])
         try:
             return state, thaw(self.plan, state, tree, patient=patient)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except Unbalanced as error:
             raise SerializationError(
-                f"the run's books don't fit this workflow ({type(error).__name__}: {error})",
-                path="$.run",
-                cure="run it with the code that wrote it",
+                f"the run's books don't fit this workflow, {error.problem}",
+                path=f"$.run{error.path.removeprefix('$')}",
+                cure="run it with the code that wrote it; a step that was renamed keeps its name by @step(name=…)",
             ) from error
 
 
@@ -111,6 +113,7 @@ def freeze(machine: Machine) -> dict[str, Any]:
         for of_kind in machine.waits.kept.values()
         for number, entry in of_kind.items()
     ]
+    lanes = machine.lanes if machine.outcome is None else ()  # at the end there are no invocations to queue
     return {
         "run_id": machine.run_id,
         "stop_event": machine.outcome.event if machine.outcome is not None else None,
@@ -121,13 +124,7 @@ def freeze(machine: Machine) -> dict[str, Any]:
         "questions": list(machine.questions),
         "last": machine.last,
         "invocations": [_invocation(entry) for entry in machine.invocations.values()],
-        "lanes": {
-            lane.spec.name: [
-                [entry.number for entry in lane.queue or () if entry.number in machine.invocations],
-                [entry.number for entry in lane.resuming or () if entry.number in machine.invocations],
-            ]
-            for lane in machine.lanes
-        },
+        "lanes": {name: queues for name, queues in map(_queues, lanes) if queues != [[], []]},
         "kept": sorted(kept, key=lambda one: one[0]),
         "held": [
             [number, one.event, one.sender, one.target, one.scope, one.place, one.published]
@@ -156,6 +153,13 @@ def freeze(machine: Machine) -> dict[str, Any]:
             ],
         ],
     }
+
+
+def _queues(lane: Lane) -> tuple[str, list[list[int]]]:
+    return lane.spec.name, [
+        [entry.number for entry in queue or () if entry.status == status]
+        for status, queue in ((QUEUED, lane.queue), (RESUMING, lane.resuming))
+    ]
 
 
 def _invocation(entry: Invocation) -> dict[str, Any]:
@@ -193,118 +197,274 @@ def _waiting(waiting: Waiting | None) -> dict[str, Any] | None:
 # ------------------------------------------------------------------------------------------------- a tree to a machine
 
 
-def thaw(plan: Plan, state: State, tree: dict[str, Any], *, patient: bool = False) -> Machine:
-    """A machine with these books.
+class Unbalanced(ValueError):
+    """These can't be a machine's books. ``path`` says where."""
+
+    def __init__(self, problem: str, path: str) -> None:
+        super().__init__(problem)
+        self.problem, self.path = problem, path
+
+
+def thaw(plan: Plan, state: State, tree: Any, *, patient: bool = False) -> Machine:
+    """A machine with these books. What would trip it later is found now.
 
     Raises:
-        SerializationError: a step they mention doesn't exist in the plan.
+        Unbalanced: no machine with this plan has such books.
     """
-    machine = Machine(plan, state, stepwise=tree["stepwise"], patient=patient)
-    machine.run_id = tree["run_id"]
-    machine.started = tree["started"]
-    if tree["stop_event"] is not None:
-        machine.outcome = finish_with(tree["stop_event"])
-    elif tree["error"] is not None:
-        machine.outcome = Finish(error=tree["error"])
-    machine.start_event = tree["start_event"]
-    machine.questions = tree["questions"]
-    machine.last = tree["last"]
-    for written in tree["invocations"]:
-        _add_invocation(machine, written)
-    waiting = [entry.waiting for entry in machine.invocations.values() if entry.waiting is not None]
-    open_waits = [wait for waits in waiting for wait in waits.open.values()]
-    for wait in sorted(open_waits, key=lambda wait: wait.order):
-        machine.waits.add(wait)
-    for name, (queue, resuming) in tree["lanes"].items():
-        lane = _lane(machine, name)
-        lane.queue = deque(machine.invocations[number] for number in queue) or None
-        lane.resuming = deque(machine.invocations[number] for number in resuming) or None
-    for number, event, sender in sorted(tree["kept"], key=lambda one: one[0]):
-        machine.waits.keep(number, event, sender)
-    for number, *rest in tree["held"]:
-        machine.held[number] = Held(*rest)
-    for number, *rest in tree["timers"]:
-        machine.timers[number] = Timer(*rest)
-    for step, name, expected, collected in tree["buffers"]:
+    books = _fields(tree, _BOOKS, "$")
+    machine = Machine(plan, state, stepwise=books["stepwise"], patient=patient)
+    machine.run_id = books["run_id"]
+    machine.started = books["started"]
+    machine.start_event = books["start_event"]
+    machine.questions = _each(books["questions"], Event, "$.questions")
+    machine.last = books["last"]
+    if books["stop_event"] is not None:
+        machine.outcome = finish_with(books["stop_event"])
+    elif books["error"] is not None:
+        machine.outcome = Finish(error=books["error"])
+    for path, row in _rows(books["timers"], (int, _NUMBER, int, (str, None)), "$.timers"):
+        number, at, invocation, waiter = row
+        machine.timers[_new(machine, number, path)] = Timer(at, invocation, waiter)
+    _add_joins(machine, books["joins"])
+    _add_invocations(machine, books["invocations"])
+    _add_queues(machine, books["lanes"])
+    for path, row in _rows(books["kept"], (int, Event, str), "$.kept"):
+        machine.waits.keep(_new(machine, row[0], path), *row[1:])
+    for path, row in _rows(books["held"], (int, Event, str, (str, None), int, int, bool), "$.held"):
+        number, event, sender, target, scope, place, published = row
+        _check(target is None or target in plan.index, "there is no such step", f"{path}[3]")
+        machine.held[_new(machine, number, path)] = Held(event, sender, target, scope, place, published)
+    for path, row in _rows(books["buffers"], (str, (str, None), list, list), "$.buffers"):
+        step, name, expected, collected = row
+        _check((step, name) not in machine.buffers, "it is there twice", path)
         buffer = machine.buffers[(step, name)] = Buffer(step)
-        buffer.expect(tuple(expected))
-        for event in collected:
+        buffer.expect(tuple(_each(expected, type, f"{path}[2]")))
+        for event in _each(collected, Event, f"{path}[3]"):
             buffer.add(event)
-    if machine.joins is not None and tree["joins"] is not None:
-        machine.joins.last, scopes = tree["joins"]
-        machine.joins.scopes = {number: _scope(rest) for number, *rest in scopes}
-    if machine.joins is not None:
-        _count_live(machine, machine.joins)
+    _count_live(machine)
     return machine
 
 
-def _count_live(machine: Machine, joins: Joins) -> None:
+def _add_joins(machine: Machine, written: Any) -> None:
+    joins = machine.joins
+    if joins is None or written is None:
+        return
+    _is(written, list, "$.joins")
+    _check(len(written) == 2, "two items are expected", "$.joins")
+    last, scopes = written
+    joins.last = _is(last, int, "$.joins[0]")
+    joins.scopes = {}
+    for path, row in _rows(scopes, (int, int, int, str, list, int, list, list), "$.joins[1]"):
+        number, parent, place, producer, reach, size, gathered, fired = row
+        _check(number not in joins.scopes and number <= joins.last, "its number can't be", path)
+        _check(parent in joins.scopes if number else parent == ROOT, "it isn't inside any other", f"{path}[1]")
+        arrivals: dict[str, list[tuple[int, Any]]] = {}
+        for at, (step, arrived) in _rows(gathered, (str, list), f"{path}[6]"):
+            _is_list_step(machine, step, f"{at}[0]")
+            _check(step not in arrivals, "it is there twice", at)
+            arrivals[step] = [(one, event) for _, (one, event) in _rows(arrived, (int, Event), f"{at}[1]")]
+        for step in _each(reach, str, f"{path}[4]"):
+            _is_list_step(machine, step, f"{path}[4]")
+        done = set(_each(fired, str, f"{path}[7]"))
+        joins.scopes[number] = FanOut(parent, place, producer, tuple(reach), size, 0, arrivals, done)
+    _check(ROOT in joins.scopes, "the run itself is missing", "$.joins[1]")
+
+
+def _is_list_step(machine: Machine, step: str, path: str) -> None:
+    index = machine.plan.index.get(step)
+    _check(index is not None and machine.plan.steps[index].takes_list, "no step of this name takes a list", path)
+
+
+def _add_invocations(machine: Machine, written: list[Any]) -> None:
+    for position, one in enumerate(written):
+        path = f"$.invocations[{position}]"
+        fields = _fields(one, _INVOCATION, path)
+        waiting, step = fields.pop("waiting"), fields.pop("step")
+        _check(step in machine.plan.index, _no_step(machine.plan, step), f"{path}.step")
+        lane = machine.lane_of(step)
+        event, status = fields["event"], fields["status"]
+        if lane.spec.takes_list:
+            _each(_is(event, list, f"{path}.event"), Event, f"{path}.event")
+        else:
+            _is(event, Event, f"{path}.event")
+        if fields["sent"] is not None:
+            fields["sent"] = [tuple(row) for _, row in _rows(fields["sent"], (Event, (str, None)), f"{path}.sent")]
+        for batch in fields["batches"] or ():
+            _is(batch, (list, None), f"{path}.batches")
+        for at, done in (("at_sent", fields["sent"]), ("at_batch", fields["batches"])):
+            _check(0 <= fields[at] <= len(done or ()), "it is past the end", f"{path}.{at}")
+        entry = Invocation(lane=lane, **fields)
+        machine.invocations[_new(machine, entry.number, path)] = entry
+        if waiting is not None:
+            entry.waiting = _waits(machine, entry, waiting, f"{path}.waiting")
+        is_open = entry.waiting is not None and bool(entry.waiting.open)
+        _check(status != WAITING or is_open, "it waits for nothing", f"{path}.status")
+        _check(status not in (QUEUED, RETRYING) or not is_open, "it can't wait now", f"{path}.status")
+        if status == RUNNING:
+            lane.running += 1
+            machine.busy += 1
+        elif status == RETRYING:
+            machine.retrying += 1
+    retrying: list[int] = []
+    for number, timer in machine.timers.items():
+        path = f"$.timers: {number}"
+        known = machine.invocations.get(timer.invocation)
+        _check(known is not None, "there is no such invocation", path)
+        assert known is not None
+        if timer.waiter is None:
+            retrying.append(known.number)
+        else:
+            wait = known.waiting.open.get(timer.waiter) if known.waiting is not None else None
+            _check(wait is not None and wait.timer == number, "there is no such wait", path)
+    expected = sorted(entry.number for entry in machine.invocations.values() if entry.status == RETRYING)
+    _check(sorted(retrying) == expected, "retries and their timers don't match", "$.timers")
+    entries = [entry.waiting for entry in machine.invocations.values() if entry.waiting is not None]
+    open_waits = [wait for waiting in entries for wait in waiting.open.values()]
+    for wait in sorted(open_waits, key=lambda wait: wait.order):
+        machine.waits.add(wait)
+
+
+def _no_step(plan: Plan, step: Any) -> str:
+    return f"it has work for a step {step!r}, and {plan.name} has only {', '.join(plan.index)}"
+
+
+def _waits(machine: Machine, entry: Invocation, written: Any, path: str) -> Waiting:
+    fields = _fields(written, _WAITING, path)
+    opened, answers = fields["opened"], fields["answers"]
+    for name, deadline in opened.items():
+        _is(name, str, f"{path}.opened")
+        _is(deadline, (*_NUMBER, None), f"{path}.opened")
+    for name, event in answers.items():
+        _check(name in opened, "it was never opened", f"{path}.answers")
+        _is(event, (Event, None), f"{path}.answers")
+    for name in _each(fields["to_answer"], str, f"{path}.to_answer"):
+        _check(name in answers, "it has no answer", f"{path}.to_answer")
+    _check(bool(fields["to_answer"]) == (entry.status == RESUMING), "answers and status don't match", path)
+    waiting = Waiting(opened, {}, answers, fields["to_answer"], _each(fields["unseen"], str, f"{path}.unseen"))
+    for at, row in _rows(fields["open"], (int, str, type, dict, (int, None)), f"{path}.open"):
+        order, waiter, event_type, requirements, timer = row
+        _check(waiter in opened and waiter not in waiting.open and waiter not in answers, "it can't be open", at)
+        _check(issubclass(event_type, Event), "an event class is expected", f"{at}[2]")
+        _check(timer is None or timer in machine.timers, "there is no such timer", f"{at}[4]")
+        waiting.open[waiter] = Wait(_new(machine, order, at), entry.number, waiter, event_type, requirements, timer)
+    return waiting
+
+
+def _add_queues(machine: Machine, written: dict[str, Any]) -> None:
+    found: dict[str, list[int]] = {QUEUED: [], RESUMING: []}
+    for name, row in written.items():
+        path = f"$.lanes.{name}"
+        _check(name in machine.plan.index, _no_step(machine.plan, name), path)
+        lane = machine.lane_of(name)
+        _check(is_exactly(row, list) and len(row) == 2, "two queues are expected", path)
+        for status, numbers in zip((QUEUED, RESUMING), row, strict=True):
+            entries = [machine.invocations.get(number) for number in _each(_is(numbers, list, path), int, path)]
+            for entry in entries:
+                fits = entry is not None and entry.lane is lane and entry.status == status
+                _check(fits, f"it isn't {status}", path)
+            found[status] += numbers
+            queue = deque(entry for entry in entries if entry is not None) or None
+            if status == QUEUED:
+                lane.queue = queue
+            else:
+                lane.resuming = queue
+    for status, numbers in found.items():
+        expected = sorted(entry.number for entry in machine.invocations.values() if entry.status == status)
+        _check(sorted(numbers) == expected, f"the queues aren't of what is {status}", "$.lanes")
+
+
+def _count_live(machine: Machine) -> None:
+    joins = machine.joins
+    if joins is None:
+        return
     members: list[Invocation | Held] = [*machine.invocations.values(), *machine.held.values()]
     for one in members:
+        _check(one.scope in joins.scopes, "there is no such fan-out", "$.joins[1]")
         joins.scopes[one.scope].live += 1
     for number, scope in joins.scopes.items():
         if number != ROOT:
             joins.scopes[scope.parent].live += 1
+    for number, scope in joins.scopes.items():
+        is_over = machine.outcome is not None  # nothing is live then
+        _check(is_over or number == ROOT or scope.live > 0, "a fan-out with nothing in it is closed", "$.joins[1]")
 
 
-def _lane(machine: Machine, name: str) -> Lane:
-    if name not in machine.plan.index:
-        known = ", ".join(machine.plan.index)
-        raise SerializationError(
-            f"it has work for a step {name!r}, and {machine.plan.name} has only {known}",
-            path="$.run",
-            cure="run it with the code that wrote it, or give the step its old name by @step(name=…)",
+# ---- what a tree may consist of: a type, exactly (of events and errors: or one derived from it), or several of them
+
+_NUMBER = (int, float)
+_BASES = (Event, BaseException, type)
+_BOOKS: dict[str, Any] = {
+    "run_id": str,
+    "stop_event": (Event, None),
+    "error": (BaseException, None),
+    "started": bool,
+    "start_event": (Event, None),
+    "stepwise": bool,
+    "questions": list,
+    "last": int,
+    "invocations": list,
+    "lanes": dict,
+    "kept": list,
+    "held": list,
+    "timers": list,
+    "buffers": list,
+    "joins": (list, None),
+}
+_INVOCATION: dict[str, Any] = {
+    "number": int,
+    "step": str,
+    "event": (Event, list),
+    "scope": int,
+    "place": int,
+    "status": str,
+    "attempt": int,
+    "since": (*_NUMBER, None),
+    "sent": (list, None),
+    "at_sent": int,
+    "batches": (list, None),
+    "at_batch": int,
+    "waiting": (dict, None),
+}
+_WAITING: dict[str, Any] = {"opened": dict, "answers": dict, "to_answer": list, "unseen": list, "open": list}
+
+
+def _check(fits: bool, problem: str, path: str) -> None:
+    if not fits:
+        raise Unbalanced(problem, path)
+
+
+def _is(value: Any, kind: Any, path: str) -> Any:
+    kinds: tuple[Any, ...] = kind if is_exactly(kind, tuple) else (kind,)
+    for one in kinds:
+        if value is None if one is None else (type(value) is one or (one in _BASES and isinstance(value, one))):
+            return value
+    names = " or ".join("null" if one is None else one.__name__ for one in kinds)
+    raise Unbalanced(f"{names} is expected, and it is a {type(value).__name__}", path)
+
+
+def _each(values: list[Any], kind: Any, path: str) -> list[Any]:
+    for value in values:
+        _is(value, kind, path)
+    return values
+
+
+def _fields(tree: Any, kinds: dict[str, Any], path: str) -> dict[str, Any]:
+    found: dict[str, Any] = _is(tree, dict, path)
+    _check(found.keys() == kinds.keys(), f"{', '.join(kinds)} are expected", path)
+    return {name: _is(found[name], kind, f"{path}.{name}") for name, kind in kinds.items()}
+
+
+def _rows(rows: Any, kinds: tuple[Any, ...], path: str) -> Iterator[tuple[str, list[Any]]]:
+    for position, row in enumerate(_is(rows, list, path)):
+        at = f"{path}[{position}]"
+        _check(is_exactly(row, list) and len(row) == len(kinds), f"a list of {len(kinds)} is expected", at)
+        yield (
+            at,
+            [_is(item, kind, f"{at}[{column}]") for column, (item, kind) in enumerate(zip(row, kinds, strict=True))],
         )
-    return machine.lane_of(name)
 
 
-def _add_invocation(machine: Machine, written: dict[str, Any]) -> None:
-    lane = _lane(machine, written["step"])
-    entry = Invocation(
-        number=written["number"],
-        lane=lane,
-        event=written["event"],
-        scope=written["scope"],
-        place=written["place"],
-        status=written["status"],
-        attempt=written["attempt"],
-        since=written["since"],
-    )
-    machine.invocations[entry.number] = entry
-    sent = written["sent"]
-    entry.sent = None if sent is None else [(event, target) for event, target in sent]
-    entry.at_sent = written["at_sent"]
-    entry.batches = written["batches"]
-    entry.at_batch = written["at_batch"]
-    if written["waiting"] is not None:
-        entry.waiting = _add_waits(entry, written["waiting"])
-    if entry.status == RUNNING:
-        lane.running += 1
-        machine.busy += 1
-    elif entry.status == RETRYING:
-        machine.retrying += 1
-    elif entry.status not in (QUEUED, RESUMING, "waiting"):
-        raise ValueError(f"unknown status {entry.status!r}")
-
-
-def _add_waits(entry: Invocation, written: dict[str, Any]) -> Waiting:
-    waiting = Waiting(
-        opened=written["opened"], answers=written["answers"], to_answer=written["to_answer"], unseen=written["unseen"]
-    )
-    for order, waiter, event_type, requirements, timer in written["open"]:
-        waiting.open[waiter] = Wait(order, entry.number, waiter, event_type, requirements, timer)
-    return waiting
-
-
-def _scope(written: list[Any]) -> FanOut:
-    parent, place, producer, reach, size, arrivals, fired = written
-    return FanOut(
-        parent,
-        place,
-        producer,
-        tuple(reach),
-        size,
-        0,
-        {step: [(place, event) for place, event in gathered] for step, gathered in arrivals},
-        set(fired),
-    )
+def _new(machine: Machine, number: int, path: str) -> int:
+    """A number that nothing else has: invocations, waits, timers, and events held and kept share them."""
+    _check(0 < number <= machine.last, "its number was never given out", path)
+    return number
