@@ -10,7 +10,7 @@ from typing import Any, cast
 from flowkit import facts
 from flowkit.events import Event
 from flowkit.facts import EventPublished, EventSent, StateWritten
-from flowkit.leaves import Refusal, is_exactly, path_step, write_str
+from flowkit.leaves import LEAF_WRITERS, Refusal, class_name, is_exactly, path_step, write_str
 from flowkit.serialization import Codec
 
 __all__ = ["Facts", "read_list", "read_whole"]
@@ -30,8 +30,8 @@ class _Fields:
             lambda value: codec.values.write(value, 0),
             lambda data: codec.values.read(data, 0),
         )
-        self.number = (_same, _number)
-        self.number_or_none = (_same, _or_none(_number))
+        self.number = (_write_number, self._number)
+        self.number_or_none = (_or_none(_write_number), _or_none(self._number))
         self.whole = (_same, read_whole)
         self.whole_or_none = (_same, _or_none(read_whole))
         self.truth = (_same, _truth)
@@ -54,6 +54,12 @@ class _Fields:
 
     def _write_text_or_none(self, value: str | None) -> Any:
         return None if value is None else write_str(value, 0)
+
+    def _number(self, data: Any) -> float:
+        value = data if type(data) is not dict else self.values.read(data, 0)  # an infinite one
+        if (type(value) is not float and type(value) is not int) or value != value:
+            raise ValueError("a number is expected")
+        return value
 
     def _text(self, data: Any) -> str:
         value = data if type(data) is str else self.values.read(data, 0)
@@ -84,9 +90,19 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _number(data: Any) -> float:
+def _write_number(value: Any) -> Any:
+    """Seconds, of whatever type the caller had them in."""
+    if (type(value) is float or type(value) is int) and -FAR < value < FAR:
+        return value
+    try:
+        return LEAF_WRITERS[float](float(value), 0)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Refusal(f"a number of seconds can't be a {class_name(type(value))}", "give an int or a float") from error
+
+
+def _time(data: Any) -> float:
     if (type(data) is not float and type(data) is not int) or not -FAR < data < FAR:
-        raise ValueError("a number is expected")
+        raise ValueError("a time is expected")
     return data
 
 
@@ -182,7 +198,7 @@ class Facts:
             raise Refusal(f"a fact of this kind has {len(fields) + 2} items, and there are {len(data)}")
         name = "time"
         try:
-            values = [_number(data[1])]
+            values = [_time(data[1])]
             for (name, read), item in zip(fields, data[2:], strict=True):  # noqa: B007 - told in the handlers
                 values.append(read(item))
         except Refusal as refusal:

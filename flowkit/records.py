@@ -141,7 +141,6 @@ class Records:
     def __init__(self, plan: Plan, codec: Codec) -> None:
         self.plan, self.codec = plan, codec
         self._facts = Facts(codec)
-        self._nearly: tuple[Facts, Codec] | None = None
         shape = shape_of(plan, codec)
         self.fingerprint = fingerprint(shape)
         self._ending = TO_JSON.encode([self.fingerprint, shape])[1:]
@@ -159,7 +158,11 @@ class Records:
         Raises:
             SerializationError: a value in it can't be brought back exactly.
         """
-        return TO_JSON.encode(self._exactly_or_nearly(lambda facts, _: facts.write(fact))).encode()
+        try:
+            data = self._facts.write(fact)
+        except (Refusal, RuntimeError):
+            data = self._nearly(lambda facts, _: facts.write(fact))
+        return TO_JSON.encode(data).encode()
 
     def books(self, machine: Machine, head: Head) -> bytes:
         """The payload of a record that reading can begin at: the machine's books and its state, as they are now.
@@ -169,9 +172,14 @@ class Records:
         """
         head = attrs.evolve(head, stepwise=machine.stepwise, patient=machine.patient)
         tree = freeze(machine)
-        state, books = self._exactly_or_nearly(
-            lambda _, codec: [codec.values.write(one, ENOUGH_ROOM) for one in (machine.state.root, tree)]
-        )
+
+        def write(_: Facts, codec: Codec) -> list[Any]:
+            return [codec.values.write(one, ENOUGH_ROOM) for one in (machine.state.root, tree)]
+
+        try:
+            state, books = write(self._facts, self.codec)
+        except (Refusal, RuntimeError):
+            state, books = self._nearly(write)
         rest = TO_JSON.encode([state, books])[1:]
         return f"{self._beginning('books', head)}{self._ending[:-1]},{rest}".encode()
 
@@ -180,19 +188,15 @@ class Records:
         fields = {name: self.codec.values.write(value, 0) for name, value in fields.items()}
         return TO_JSON.encode([code, FORMAT, LOGIC, fields])[:-1] + ","
 
-    def _exactly_or_nearly(self, write: Callable[[Facts, Codec], Any]) -> Any:
+    def _nearly(self, write: Callable[[Facts, Codec], list[Any]]) -> list[Any]:
+        """Write again, with stand-ins for the exceptions that can't be written: see the head of this file."""
+        codec = self.codec.nearly()
         try:
-            return write(self._facts, self.codec)
-        except (Refusal, RuntimeError):  # what it raised may be in the way: see the head of this file
-            if self._nearly is None:
-                nearly = self.codec.nearly()
-                self._nearly = Facts(nearly), nearly
-            try:
-                return write(*self._nearly)
-            except Refusal as refusal:
-                raise refusal.located() from refusal.__cause__
-            except RuntimeError as error:  # another thread changed it meanwhile, or there is too little stack
-                raise SerializationError(f"it can't be written, {brief(error)}") from error
+            return write(Facts(codec), codec)
+        except Refusal as refusal:
+            raise refusal.located() from refusal.__cause__
+        except RuntimeError as error:  # another thread changed it meanwhile, or there is too little stack
+            raise SerializationError(f"it can't be written, {brief(error)}") from error
 
     # ------------------------------------------------------------------------------------------------------- reading
 
