@@ -75,6 +75,8 @@ class RunFace(Protocol):
 
     def write_state(self, path: tuple[str, ...], value: Any, invocation: int | None) -> bool: ...
 
+    async def opened(self) -> None: ...
+
     async def written(self) -> None: ...
 
     def idempotency_key(self, invocation: int) -> str: ...
@@ -164,11 +166,13 @@ class Context(Generic[S]):
         return StateStore(self)
 
     async def get(self, key: str, default: Any = _REQUIRED) -> Any:
-        """The value of ``key``; ``default`` where it was never set. Doesn't yield to other tasks.
+        """The value of ``key``; ``default`` where it was never set. In a step it doesn't yield to other tasks.
 
         Raises:
             UnknownKey: it was never set, and no default was given (``default=None`` is one).
         """
+        if self._invocation is None and self._run is not None:
+            await self._run.opened()
         return self._state.read((key,)) if default is _REQUIRED else self._state.read((key,), default)
 
     async def set(self, key: str, value: Any) -> None:
@@ -180,6 +184,8 @@ class Context(Generic[S]):
         await self._write((key,), value)
 
     async def _write(self, path: tuple[str, ...], value: Any) -> None:
+        if self._invocation is None and self._run is not None:
+            await self._run.opened()
         writer = self._state.writer
         if writer is not None and writer.locked():
             async with _only_writer(self._state):
@@ -358,13 +364,13 @@ class StateStore(Generic[S]):
         self._ctx = ctx
 
     async def get(self, path: str, default: Any = _REQUIRED) -> Any:
-        """The value at a dotted path. Doesn't yield to other tasks.
+        """The value at a dotted path. In a step it doesn't yield to other tasks.
 
         Raises:
             UnknownKey: there is none, and no default was given.
         """
         keys = _keys(path)
-        state = self._ctx._state  # pyright: ignore[reportPrivateUsage] - the two classes are one unit
+        state = await self._state()
         return state.read(keys) if default is _REQUIRED else state.read(keys, default)
 
     async def set(self, path: str, value: Any) -> None:
@@ -378,7 +384,13 @@ class StateStore(Generic[S]):
     async def get_state(self) -> S:
         """The whole state: a dictionary, or the instance of the state's class. Not a copy; change it by
         `edit_state`."""
-        return cast(S, self._ctx._state.root)  # pyright: ignore[reportPrivateUsage]
+        return cast(S, (await self._state()).root)
+
+    async def _state(self) -> State:
+        ctx = self._ctx
+        if ctx._invocation is None and ctx._run is not None:  # pyright: ignore[reportPrivateUsage] - the two are one unit
+            await ctx._run.opened()  # pyright: ignore[reportPrivateUsage]
+        return ctx._state  # pyright: ignore[reportPrivateUsage]
 
     async def set_state(self, state: S) -> None:
         """Replace the whole state.
@@ -407,7 +419,7 @@ class StateStore(Generic[S]):
             StateError: this task is already inside ``edit_state``.
         """
         ctx = self._ctx
-        state = ctx._state  # pyright: ignore[reportPrivateUsage]
+        state = await self._state()
         async with _only_writer(state):
             draft = state.draft()
             yield draft

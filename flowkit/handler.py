@@ -129,11 +129,6 @@ class Handler:
         return self._run, functools.partial(self._run.drive, self._start, self._gate)
 
     @property
-    def is_stopping(self) -> bool:
-        """Whether the run takes no more events here, though it may not have settled."""
-        return self._run.ended
-
-    @property
     def workflow_name(self) -> str:
         """The workflow's name."""
         return self._run.workflow_name

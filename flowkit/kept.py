@@ -5,6 +5,7 @@ import attrs
 from flowkit.backend import Backend
 from flowkit.errors import WrongCall, shown
 from flowkit.log import Durability, RunLog
+from flowkit.nesting import Nesting
 from flowkit.records import Records
 from flowkit.runner import Run
 from flowkit.store import Store
@@ -38,7 +39,7 @@ class Kept:
     def take(self, run: Run, records: Records, backend: Backend) -> None:
         """Keep this run here. To be called before it is driven."""
         tenant = self.tenant or tenant_of(self.store, backend)
-        top = run
+        top: Nesting = run
         while top.parent is not None:
             top = top.parent
         parent = None if top is run else top.run_id

@@ -136,7 +136,7 @@ class RunLog:
             CodeChanged: it doesn't fit the workflow any more. It is left as it is.
             StoreError: the store can't be used.
         """
-        await self.tenant.enter()
+        await self.tenant.enter(self)
         self._begun = True
         found = await anyio.to_thread.run_sync(self._look, self.tenant.now())
         machine = self._run.machine
@@ -269,6 +269,11 @@ class RunLog:
             self._is_queued = True
             self.tenant.writer.submit(self)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run is being given up here."""
+        return self._stopped != "no"
+
     def take(self) -> Write | None:
         """All that is to be written now (what the writer asks for)."""
         self._is_queued = False
@@ -365,9 +370,13 @@ class RunLog:
 
     def stop(self) -> None:
         """Nothing more will happen here; what has happened is still written. To be called before the machine ends."""
-        if self._stopped == "no":
-            self._has_status = self._status()
-            self._stopped = "stopped"
+        if self._stopped != "no":
+            return
+        if not self._fence or (self._creates and not self._length and not self._facts):
+            self.drop()  # it has not begun
+            return
+        self._has_status = self._status()
+        self._stopped = "stopped"
 
     def drop(self) -> None:
         """Write nothing more."""
@@ -393,4 +402,4 @@ class RunLog:
                     await anyio.to_thread.run_sync(release)
                 except Exception as error:  # noqa: BLE001 - the lease ends by itself
                     report(error)
-            await self.tenant.leave()
+            await self.tenant.leave(self)

@@ -235,6 +235,10 @@ class Requests(Performer):
         intents.append(fact)
         return True
 
+    @abstractmethod
+    async def opened(self) -> None:
+        """Wait until a stored run is there."""
+
     async def written(self) -> None:
         if self._log is not None:
             await self._log.written()

@@ -30,7 +30,7 @@ from flowkit.errors import (
     WorkflowRuntimeError,
     WrongCall,
 )
-from flowkit.events import Event, StartEvent
+from flowkit.events import Event
 from flowkit.facts import (
     Command,
     Fact,
@@ -42,8 +42,8 @@ from flowkit.facts import (
     StepwiseEnded,
 )
 from flowkit.machine import Machine
+from flowkit.nesting import Nesting
 from flowkit.performer import first_of, logger
-from flowkit.requests import Requests
 from flowkit.resource_pool import Pool
 from flowkit.stations import Owner
 from flowkit.storage_errors import RunSuspended
@@ -55,21 +55,19 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 
-class Run(Requests):
+class Run(Nesting):
     """One run of a plan. It implements the context's `RunFace`, and what a handler needs."""
 
     __slots__ = (
         "_began",
         "_done",
         "_unseen",
-        "children",
         "claimed",
         "deadline",
         "doomed",
         "error",
         "hosted",
         "origin",
-        "parent",
         "resting",
         "result",
         "settled",
@@ -98,7 +96,7 @@ class Run(Requests):
         self.deadline = math.inf
         self.parent = parent
         self.origin = origin
-        self.children: list[Run] | None = None
+        self.children = None
         self.claimed = False
         self.supervised = False  # a task of the loop drives it, in the background
         self.hosted = False  # a runtime owns it
@@ -415,12 +413,6 @@ class Run(Requests):
         if self.parent is not None:
             self.parent.show(event, origin or self.origin)
 
-    def at_rest(self) -> bool:
-        """Whether nothing in this run, nor in those nested in it, moves on without somebody outside or a timer."""
-        machine = self.machine
-        nested = [child for child in self.children or () if not child.ended]
-        return machine.started and machine.busy <= len(nested) and all(child.at_rest() for child in nested)
-
     def quieten(self) -> None:
         if self._log is not None:
             self._log.touch()
@@ -431,16 +423,6 @@ class Run(Requests):
         if self.parent is not None:
             self.parent.quieten()
 
-    def waits_outside(self) -> bool:
-        """Whether nothing in this run, nor in those nested in it, moves on without somebody outside."""
-        return (
-            self.machine.outcome is None
-            and self.begun
-            and not self.machine.timers
-            and self.at_rest()
-            and all(child.waits_outside() for child in self.children or () if not child.ended)
-        )
-
     async def come_up(self) -> None:
         """Wait until the run has begun, and that is stored; or until it has settled."""
         while not (self.begun or self.settled):
@@ -449,25 +431,15 @@ class Run(Requests):
         if self._log is not None and not self.settled:
             await self._log.written()
 
-    async def stored(self) -> None:
-        """Wait until all that has happened in it, and in the runs nested in it, is stored."""
-        await self.written()
-        for child in list(self.children or ()):
-            await child.stored()
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it was stopped here before its end."""
+        return isinstance(self._fatal, RunSuspended)
 
-    def takes(self, event: Event) -> bool:
-        """Whether this run, or one nested in it, has a use for the event now."""
-        return (
-            self.machine.accepts(type(event))
-            and (bool(self.machine.plan.route(type(event)).steps) or self.machine.plan.route(type(event)).stops)
-        ) or self.wants(event)
-
-    def expected(self) -> list[str]:
-        """The names of the event classes that something in it takes from outside now."""
-        machine = self.machine
-        kinds = [kind for kind in machine.plan.accepted if not issubclass(kind, StartEvent)]
-        names = [kind.__name__ for kind in (*kinds, *machine.waits.open)]
-        return sorted({*names, *(name for child in self.children or () for name in child.expected())})
+    async def opened(self) -> None:
+        """Wait until a stored run is there, so that its state is its own."""
+        if self._log is not None and not self.begun:
+            await self.come_up()
 
     @property
     def due(self) -> float | None:
@@ -512,70 +484,6 @@ class Run(Requests):
             f"closing the resources of a run of {self.workflow_name} failed: {type(error).__name__}: {error}",
             resource="",
         ).with_cause(error)
-
-    # ------------------------------------------------------------------------------------------------------- nesting
-
-    def nested(self, run_id: str) -> "Run":
-        """The run of this id nested in this one, at any depth.
-
-        Raises:
-            WorkflowRuntimeError: there is none, or it has ended.
-        """
-        todo = list(self.children or ())
-        while todo:
-            child = todo.pop()
-            if child.run_id == run_id:
-                return child
-            todo.extend(child.children or ())
-        raise WrongCall(
-            "send_event(to=…):",
-            f"no nested run {run_id!r} is under way in this run of {self.workflow_name}",
-            "it has ended, or `to` isn't the origin that came with a question of this run",
-        )
-
-    def adopt(self, child: "Run") -> None:
-        """A run was started inside one of this run's steps."""
-        if self.children is None:
-            self.children = []
-        self.children.append(child)
-        self._nested = len(self.children)
-
-    async def _end_children(self) -> None:
-        """Cancel the nested runs that their steps left behind, and wait for their clean-up: nothing outlives a run."""
-        torn: BaseException | None = None
-        while self.children:
-            for child in self.children:
-                child.cancel("the run it was started in has ended")
-            try:
-                with anyio.CancelScope(shield=True):
-                    await self.children[0].join()
-            except anyio.get_cancelled_exc_class() as error:
-                torn = error  # asyncio's own Task.cancel() heeds no shield: they are waited for all the same
-        if torn is not None:
-            raise torn
-
-    def disown(self, child: "Run") -> None:
-        """A nested run has settled."""
-        if self.children is not None and child in self.children:
-            self.children.remove(child)
-            self._nested = len(self.children)
-
-    def hand_down(self, event: Event) -> bool:
-        """Give an event from outside to the nested run that wants it, where this one doesn't."""
-        if not self.children or self.machine.accepts(type(event)):
-            return False
-        live = [child for child in self.children if not child.ended]
-        taker = next((child for child in live if child.wants(event)), live[0] if len(live) == 1 else None)
-        if taker is None:
-            return False
-        taker.send(event, None, None)
-        return True
-
-    def wants(self, event: Event) -> bool:
-        """Whether this run, or one nested in it, would take the event now."""
-        if self.machine.expects(event):
-            return True
-        return any(child.wants(event) for child in self.children or () if not child.ended)
 
     # ------------------------------------------------------------------------------------------------------ stepwise
 

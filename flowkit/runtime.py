@@ -65,6 +65,10 @@ RELEASE_AFTER = 60.0
 """Seconds a run rests before it is released from memory: a conversation's pause shouldn't cost a replay."""
 
 
+PRUNE_EVERY = 60.0
+"""Seconds between two looks for ended runs that needn't be kept."""
+
+
 @attrs.frozen
 class HistoryEntry:
     """One thing that happened to a run: its number in the journal, its time (seconds since the epoch), the step it is
@@ -175,7 +179,9 @@ class Runtime:
         self._handlers: WeakValueDictionary[str, Handler] = WeakValueDictionary()
         self._resting: dict[str, float] = {}  # since when, the longest first
         self._unfit: set[str] = set()  # stored runs that can't go on here: not tried again and again
+        self._again: set[str] = set()  # those whose store failed
         self._next_due = math.inf
+        self._next_prune = -math.inf
         self._group: TaskGroup | None = None
         self._wake = anyio.Event()
 
@@ -395,9 +401,11 @@ class Runtime:
 
     def _here(self, run_id: str) -> Handler | None:
         """A handle to a run that is in memory."""
+        run = self._runs.get(run_id)
+        if run is not None and run.is_suspended:
+            return None  # it is just being released
         handler = self._handlers.get(run_id)
-        if handler is None and run_id in self._runs:
-            run = self._runs[run_id]
+        if handler is None and run is not None:
             workflow = self._known(run.workflow_name)
             handler = self._handlers[run_id] = Handler(run, None, None, self._tenant.backend, None, workflow)
             handler.claim()
@@ -419,14 +427,17 @@ class Runtime:
         try:
             await drive()
         finally:
-            self._runs.pop(run.run_id, None)
-            self._resting.pop(run.run_id, None)
+            if self._runs.get(run.run_id) is run:
+                del self._runs[run.run_id]
+                self._resting.pop(run.run_id, None)
             self._ended(run)
         if run.error is not None and not isinstance(run.error, Exception):
             raise run.error  # Ctrl-C or exit in a step: it is the program's
 
     def _ended(self, run: Run) -> None:
         error = run.error
+        if isinstance(error, StoreError):
+            self._again.add(run.run_id)  # when the cause is gone
         if error is None or run.run_id in self._handlers:
             return  # whoever has the handler is told
         if isinstance(error, RunElsewhere | RunSuspended | LeaseLost):
@@ -439,9 +450,8 @@ class Runtime:
     async def _bring(self, run_id: str, what: str, **arguments: Any) -> Handler:
         """Have a stored run that hasn't ended in memory."""
         handler = self._here(run_id)
-        if handler is not None and handler.is_stopping:
-            await self._runs[run_id].join()  # it is just being released
-            handler = None
+        if handler is not None and handler.is_done():
+            handler = None  # it has ended, or went elsewhere
         if handler is None:
             info = await self._info(run_id)
             if info.status in ENDED:
@@ -472,7 +482,8 @@ class Runtime:
             self._release()
             try:
                 await self._take_up()
-                if self._keep_finished is not None:
+                if self._keep_finished is not None and self._tenant.now() >= self._next_prune:
+                    self._next_prune = self._tenant.now() + PRUNE_EVERY
                     await self.prune(keep=self._keep_finished)
             except StoreError:
                 logger.warning("the runtime could not look into %r", self._store, exc_info=True)
@@ -491,6 +502,9 @@ class Runtime:
         find = partial(self._store.find, workflows=names, free_at=now)
         found = await anyio.to_thread.run_sync(partial(find, statuses=("running",)))
         found += await anyio.to_thread.run_sync(partial(find, statuses=("waiting",), due_by=now))
+        again, self._again = self._again, set()
+        stored = [await anyio.to_thread.run_sync(self._store.info, run_id) for run_id in again]
+        found += [info for info in stored if info is not None and info.status not in ENDED]
         for info in found:
             if info.run_id not in self._runs and info.run_id not in self._unfit and self._group is not None:
                 _ = self._drive(self._workflows[info.workflow], info.run_id, go_on=True)

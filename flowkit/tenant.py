@@ -9,13 +9,14 @@ import os
 import socket
 import time
 import uuid
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
 
 from flowkit.backend import Backend
+from flowkit.storage_errors import RunElsewhere
 from flowkit.store import Store
 from flowkit.writer import Writer
 
@@ -25,6 +26,15 @@ logger = logging.getLogger("flowkit")
 
 LEASE = 30.0
 """Seconds. Long enough for a process that is busy or swapped out, short enough to wait for after a crash."""
+
+
+class Driver(Protocol):
+    """What a tenant knows of a run's log."""
+
+    run_id: str
+
+    @property
+    def is_stopping(self) -> bool: ...
 
 
 class Tenant:
@@ -38,7 +48,8 @@ class Tenant:
         self.backend = backend
         self._clock = backend.clock()
         self._epoch = time.time() - self._clock()
-        self._runs = 0
+        self._entered = 0
+        self._driven: dict[str, tuple[Driver, anyio.Event]] = {}  # by run id, each until it has left
         self._changing: anyio.Lock | None = None
         self._beating: anyio.CancelScope | None = None
 
@@ -46,9 +57,23 @@ class Tenant:
         """Seconds since the epoch."""
         return self._clock() + self._epoch
 
-    async def enter(self) -> None:
-        """A run begins. The first to come opens the store and takes out the lease."""
-        self._runs += 1
+    async def enter(self, log: Driver | None = None) -> None:
+        """A run begins (or, without one, a runtime). The first to come opens the store and takes out the lease.
+
+        Waits for the same run where that is just being given up here.
+
+        Raises:
+            RunElsewhere: the same run is driven here.
+            StoreError: the store can't be used.
+        """
+        while log is not None and (found := self._driven.get(log.run_id)) is not None:
+            other, has_left = found
+            if not other.is_stopping:
+                raise RunElsewhere(log.run_id, "another handle in this process")
+            await has_left.wait()
+        self._entered += 1
+        if log is not None:
+            self._driven[log.run_id] = log, anyio.Event()
         if self._changing is None:
             self._changing = anyio.Lock()
         try:
@@ -58,15 +83,20 @@ class Tenant:
                     self._beating = anyio.CancelScope()
                     self.backend.supervise(self._keep_beating, "flowkit lease", _nothing)
         except BaseException:
-            self._runs -= 1
+            self._gone(log)
             raise
 
-    async def leave(self) -> None:
+    def _gone(self, log: Driver | None) -> None:
+        self._entered -= 1
+        if log is not None:
+            self._driven.pop(log.run_id)[1].set()
+
+    async def leave(self, log: Driver | None = None) -> None:
         """A run has settled. The last to go gives the lease up."""
-        self._runs -= 1
+        self._gone(log)
         assert self._changing is not None
         async with self._changing:
-            if self._runs or self._beating is None:
+            if self._entered or self._beating is None:
                 return
             self._beating.cancel()
             self._beating = None

@@ -69,6 +69,7 @@ LAYERS = {
         stations
         performer
         requests
+        nesting
         runner
         handler
         launching
