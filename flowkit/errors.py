@@ -24,6 +24,7 @@
         ├── UnknownKey (KeyError)        ``ctx.get`` of a key that was never set
         ├── StateError                   the typed state doesn't have what was asked of it
         ├── ResourceError                a resource could not be built, or could not be closed
+        ├── StoreError, RunSuspended, …  what can befall runs that are kept in a store (storage_errors.py)
         ├── NoEventLoop                  ``run()`` was called where no event loop runs
         └── ImpossibleFact               flowkit's own books don't balance: a bug, please report it
 

@@ -46,6 +46,8 @@ from flowkit.stream import DEFAULT_CAPACITY, Stream
 from flowkit.wiring import faults
 
 if TYPE_CHECKING:
+    import cattrs
+
     from flowkit.journal import Journal
     from flowkit.kept import Kept
     from flowkit.log import Durability
@@ -68,6 +70,7 @@ class _Settings:
     patient: bool = False
     stream_buffer: int = DEFAULT_CAPACITY
     types: tuple[type, ...] = ()
+    converter: "cattrs.Converter | None" = None
 
 
 @attrs.define(eq=False)
@@ -105,15 +108,14 @@ class Workflow:
         verbose: print a line when a step starts and ends.
         disable_validation: run without checking the wiring.
         num_concurrent_runs: how many runs of this instance may be under way at once; more wait their turn, which
-        doesn't
-            count towards their timeout. ``None``: any number.
+            doesn't count towards their timeout. ``None``: any number.
         stalled: what a run does that comes to rest and could never end by itself: ``"fail"`` at once with
-        `WorkflowStalled`,
-            or ``"wait"`` because it is driven from outside by ``handler.send_event``.
+            `WorkflowStalled`, or ``"wait"`` because it is driven from outside by ``handler.send_event``.
         stream_buffer: how many events a run's stream keeps for readers that are behind.
-        types: classes of values in the state or in events that `Context.to_dict` and checkpoints are to bring back,
-        besides
-            events and what their annotations mention.
+        types: classes of values in the state or in events that stores, checkpoints and `Context.to_dict` are to bring
+            back, besides events and what their annotations mention.
+        converter: a cattrs converter with hooks for classes that flowkit can't take apart (give those in ``types``
+            too).
 
     Raises:
         WorkflowValidationError: an argument makes no sense.
@@ -134,6 +136,7 @@ class Workflow:
         stalled: Literal["fail", "wait"] = "fail",
         stream_buffer: int = DEFAULT_CAPACITY,
         types: Iterable[type] = (),
+        converter: "cattrs.Converter | None" = None,
     ) -> None:
         _check_timeout(type(self).__name__, timeout)
         if num_concurrent_runs is not None and not (_is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
@@ -146,7 +149,7 @@ class Workflow:
             raise _bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
         record = _record(self)
         record.settings = _Settings(
-            timeout, verbose, not disable_validation, stalled == "wait", stream_buffer, tuple(types)
+            timeout, verbose, not disable_validation, stalled == "wait", stream_buffer, tuple(types), converter
         )
         record.limit = num_concurrent_runs
 
@@ -446,7 +449,7 @@ class Workflow:
         if record.snapshots is None:
             from flowkit.snapshot import Snapshots
 
-            record.snapshots = Snapshots(self._plan(), record.settings.types)
+            record.snapshots = Snapshots(self._plan(), record.settings.types, record.settings.converter)
         return record.snapshots
 
 
