@@ -264,3 +264,5 @@ def explained(name: str) -> Generator[None]:
             raise StoreBusy(name, problem, cure) from error
         code: str = getattr(error, "sqlite_errorname", type(error).__name__)
         raise StoreError(name, f"{problem} ({code}: {error})", cure, kind) from error
+    except UnicodeDecodeError as error:  # an error of SQLite's that quotes damaged text
+        raise StoreError(name, *_CURES["damaged"], "damaged") from error
