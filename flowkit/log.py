@@ -33,6 +33,7 @@ from flowkit.errors import SerializationError, WorkflowCancelled, WrongCall
 from flowkit.events import Event
 from flowkit.facts import Command, Fact, GiveBatch
 from flowkit.machine import Machine
+from flowkit.process import is_gone
 from flowkit.records import Head, Records, seal
 from flowkit.storage_errors import CodeChanged, LeaseLost, RunDamaged, RunElsewhere, WrongWorkflow
 from flowkit.store import ENDED, NewRun, RunInfo, Status, Write
@@ -179,7 +180,13 @@ class RunLog:
         if info.workflow != plan.name:
             raise WrongWorkflow(self.run_id, plan.name, info.workflow)
         if info.status not in ENDED:
-            info = store.claim(self.run_id, self.tenant.owner, now)
+            try:
+                info = store.claim(self.run_id, self.tenant.owner, now)
+            except RunElsewhere as error:
+                if not is_gone(error.owner):
+                    raise
+                store.leave(error.owner)
+                info = store.claim(self.run_id, self.tenant.owner, now)
             self._fence = info.fence
         try:
             return info, store.read(self.run_id, info.base)

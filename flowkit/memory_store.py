@@ -128,6 +128,10 @@ class MemoryStore(Store):
                 if run.owner == owner:
                     run.owner = None
 
+    def owners(self) -> list[str]:
+        with self._lock:
+            return list(self._leases)
+
     def info(self, run_id: str) -> RunInfo | None:
         with self._lock:
             run = self._runs.get(run_id)

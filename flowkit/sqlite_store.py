@@ -366,6 +366,10 @@ class SQLiteStore(Store):
 
     # Reading
 
+    def owners(self) -> list[str]:
+        with self._look() as cursor:
+            return [owner for (owner,) in cursor.execute("SELECT owner FROM leases")]
+
     def info(self, run_id: str) -> RunInfo | None:
         with self._look() as cursor:
             row = self._load(cursor, run_id)

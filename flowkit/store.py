@@ -142,6 +142,10 @@ class Store(ABC):
         """End this owner's lease, and give up all it has."""
 
     @abstractmethod
+    def owners(self) -> list[str]:
+        """Those who have a lease, be it over or not; in any order. (Leases that were over long ago may be left out.)"""
+
+    @abstractmethod
     def info(self, run_id: str) -> RunInfo | None:
         """What is known of a run, ``None`` where there is none."""
 

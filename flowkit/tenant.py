@@ -5,10 +5,7 @@ The lease is kept while any run is under way, by a beat every third of its lengt
 """
 
 import logging
-import os
-import socket
 import time
-import uuid
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -16,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from flowkit.backend import Backend
+from flowkit.process import owner_name
 from flowkit.storage_errors import RunElsewhere
 from flowkit.store import Store
 from flowkit.writer import Writer
@@ -43,7 +41,7 @@ class Tenant:
     def __init__(self, store: Store, backend: Backend, lease: float = LEASE) -> None:
         self.store = store
         self.lease = lease
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.owner = owner_name()
         self.writer = Writer(store, backend)
         self.backend = backend
         self._clock = backend.clock()

@@ -51,6 +51,7 @@ LAYERS = {
         memory_store
         sqlite_file
         sqlite_store
+        process
         shape
         fact_forms
         records

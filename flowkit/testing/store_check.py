@@ -354,6 +354,11 @@ class _Machine(RuleBasedStateMachine):
         self.model.leave(owner)
         self._expect(self._call(number, "leave", owner), None)
 
+    @rule(number=_objects)
+    def owners(self, number: int) -> None:
+        found = self._call(number, "owners")
+        self._expect(sorted(found) if isinstance(found, list) else found, sorted(self.model.leases))
+
     @rule(number=_objects, run_ids=st.lists(_run_ids, min_size=1, max_size=2))
     def delete(self, number: int, run_ids: list[str]) -> None:
         expected = self.model.delete(run_ids)
