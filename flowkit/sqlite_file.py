@@ -46,6 +46,8 @@ SCHEMA = {
     "leases": """CREATE TABLE leases(
         owner TEXT PRIMARY KEY NOT NULL, until REAL NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID""",
 }
+SMALLEST = 512
+"""Bytes of a page: SQLite takes what is shorter for an empty database."""
 WAL_LIMIT = 8 * 1024 * 1024
 """Bytes that the WAL file keeps when it begins anew: twice what it grows to between two checkpoints (1000 pages)."""
 
@@ -107,38 +109,48 @@ def _connect(path: Path, options: str, patience: float) -> sqlite3.Connection:
 
 def _recognise(path: Path, name: str) -> bool:
     """Look at what is there, touching nothing; whether a file is still to be made."""
-    folder = path.parent
-    if not folder.is_dir():
-        cure = f"create it first, pathlib.Path({str(folder)!r}).mkdir(parents=True)"
-        raise StoreError(name, f"there is no folder {str(folder)!r}", cure, "no-store")
-    if path.is_dir():
-        raise StoreError(name, "this is a folder", f"name a file in it, {str(path / 'runs.db')!r}", "no-store")
-    exists = path.exists()
-    if exists and not path.is_file():
-        raise StoreError(name, "this is no ordinary file", "name another path", "no-store")
-    for place, what in ((path, "the file"), (folder, "its folder")):
-        if place.exists() and not _may_write(place):
-            cure = "let this user write there (SQLite keeps two more files beside the store's), or name another path"
-            raise StoreError(name, f"{what} can't be written", cure, "read-only")
-    if not exists or path.stat().st_size == 0:
+    try:
+        size = _size(path, name)
+    except OSError as error:
+        cure = "let this user go there, or name another path"
+        raise StoreError(name, f"its folder can't be entered ({error.strerror})", cure, "read-only") from error
+    if not size:
         return True
     cure = "name another path: this file was left as it is"
+    problem = "this file is no SQLite database, or its beginning is damaged"
+    if size < SMALLEST:
+        raise StoreError(name, problem, cure, "no-store")
     looker = _connect(path, "ro&immutable=1", 0)
     try:
-        application: int = looker.execute("PRAGMA application_id").fetchone()[0]
-        version: int = looker.execute("PRAGMA user_version").fetchone()[0]
+        application, version = _version(looker)
     except sqlite3.DatabaseError as error:
         if told(error) != "damaged":
             raise
-        raise StoreError(
-            name, "this file is no SQLite database, or its beginning is damaged", cure, "no-store"
-        ) from error
+        raise StoreError(name, problem, cure, "no-store") from error
     finally:
         looker.close()
     if application != APPLICATION_ID:
         raise StoreError(name, "this database belongs to another program", cure, "no-store")
     _refuse_newer(version, name)
     return False
+
+
+def _size(path: Path, name: str) -> int:
+    """The file's, 0 where there is none, if a store may be there and may be written."""
+    folder = path.parent
+    if not folder.is_dir():
+        cure = f"create it first, pathlib.Path({str(folder)!r}).mkdir(parents=True)"
+        raise StoreError(name, f"there is no folder {str(folder)!r}", cure, "no-store")
+    exists = path.exists()
+    if path.is_dir():
+        raise StoreError(name, "this is a folder", f"name a file in it, {str(path / 'runs.db')!r}", "no-store")
+    if exists and not path.is_file():
+        raise StoreError(name, "this is no ordinary file", "name another path", "no-store")
+    for place, what in ((path, "the file"), (folder, "its folder")):
+        if place.exists() and not _may_write(place):
+            cure = "let this user write there (SQLite keeps two more files beside the store's), or name another path"
+            raise StoreError(name, f"{what} can't be written", cure, "read-only")
+    return path.stat().st_size if exists else 0
 
 
 def _may_write(place: Path) -> bool:
