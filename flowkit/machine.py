@@ -144,8 +144,8 @@ class Machine(Dispatch):
         for entry in self.invocations.values():
             if entry.status in (RUNNING, WAITING, RESUMING):
                 # Its body is gone with the process. It starts again and finds its answers and sends on record.
-                if entry.waiting is not None:
-                    entry.waiting.unseen = [*entry.waiting.open]
+                if (waiting := entry.waiting) is not None:  # it may have been resumed before and not come so far
+                    waiting.unseen += [waiter for waiter in waiting.open if waiter not in waiting.unseen]
                 self._drop_waits(entry, [])
                 entry.status = QUEUED
                 entry.rewind()

@@ -23,7 +23,11 @@ from flowkit import (
     WorkflowStalled,
     step,
 )
+from flowkit.facts import Publish, RunResumed, RunStarted, StartStep, WaitOpened
+from flowkit.machine import Machine
 from flowkit.retry_policy import ConstantDelayRetryPolicy
+from flowkit.state import State
+from flowkit.workflow import plan_of
 
 
 class Reply(Event):
@@ -492,3 +496,22 @@ async def test_waiting_is_for_steps() -> None:
             await handler.ctx.wait_for_event(Reply)
         handler.send_event(HumanResponseEvent(response=1))
         await handler
+
+
+def test_a_question_is_asked_again_however_often_the_run_is_resumed_before_its_step_gets_there() -> None:
+    class Flow(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await ctx.wait_for_event(Reply, Ask("Well?")))
+
+    machine = Machine(plan_of(Flow()), State(None))
+    (start,) = machine.receive(RunStarted(0.0, "run", StartEvent()))
+    assert isinstance(start, StartStep)
+    opened = WaitOpened(1.0, start.invocation, "#1", Reply, {}, None, Ask("Well?"))
+    asked = Publish(Ask("Well?"))
+    assert asked in machine.receive(opened)
+    machine.receive(RunResumed(2.0))
+    machine.receive(RunResumed(3.0))  # its process had ended before the step came so far
+    assert asked in machine.receive(opened)
+    machine.receive(RunResumed(4.0))
+    assert asked in machine.receive(opened)
