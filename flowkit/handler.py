@@ -128,6 +128,10 @@ class Handler:
         self._claim()
         return self._run, functools.partial(self._run.drive, self._start, self._gate)
 
+    def is_of(self, run: Run) -> bool:
+        """Whether it is a handle to this run."""
+        return self._run is run
+
     @property
     def workflow_name(self) -> str:
         """The workflow's name."""
@@ -170,16 +174,17 @@ class Handler:
 
     def _deliver(self) -> Any:
         self._delivered = True
-        if self._run.warnings:
-            self._warn()
+        self.warn()
         if self._run.error is not None:
             raise self._run.error.with_traceback(None)
         return self._run.result
 
-    def _warn(self) -> None:
-        noted, self._run.warnings = self._run.warnings, None
-        for warning in noted or ():
-            warnings.warn(warning, stacklevel=4)
+    def warn(self) -> None:
+        """Give the run's warnings, once."""
+        if self._run.warnings:
+            noted, self._run.warnings = self._run.warnings, None
+            for warning in noted:
+                warnings.warn(warning, stacklevel=4)
 
     # -------------------------------------------------------------------------------------------------------- block
 
@@ -366,7 +371,9 @@ class Handler:
                 stacklevel=2,
             )
         elif run.warnings:
-            self._warn()
+            self.warn()
+        elif run.hosted and run.is_suspended:
+            pass  # it is in its store, and its runtime knows why
         elif not self._delivered and (error := run.error or run.machine.outcome.error):  # type: ignore[union-attr]
             logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=error)
 

@@ -74,6 +74,7 @@ class Run(Nesting):
         "stream",
         "supervised",
         "timeout",
+        "told",
         "warnings",
     )
 
@@ -100,6 +101,7 @@ class Run(Nesting):
         self.claimed = False
         self.supervised = False  # a task of the loop drives it, in the background
         self.hosted = False  # a runtime owns it
+        self.told = False  # its caller has said what to start with
         self.doomed = False  # it is to be cancelled as soon as it has been found in its store
         self.resting: Callable[[Run], None] | None = None  # told when it is at rest
         self.settled = False
@@ -133,8 +135,11 @@ class Run(Nesting):
             if self._log is not None and not await self._find(start):
                 start = None
             if gate is not None and not self.doomed:
-                turn = await self._has_turn(gate)
-                if turn or self.doomed:
+                if self._log is not None:
+                    self._begin(start)  # so its start is stored before it has its turn
+                if self.machine.outcome is None:
+                    turn = await self._has_turn(gate)
+                if self.machine.outcome is None and (turn or self.doomed):
                     await self._drive(start)
             elif self.timeout is None and self.deadline == math.inf and not self.machine.plan.hosts_resources:
                 await self._go(start)
@@ -172,14 +177,18 @@ class Run(Nesting):
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             self.abandon(error, stored=False)
             return True
-        if start is not None and start.to_dict() and start != self.machine.start_event:
-            self.warnings = [
-                UserWarning(
-                    f"run {self.run_id!r} of {self.workflow_name} is in its store already, so what it was to start "
-                    "with now is ignored: give a new run another run_id."
-                )
-            ]
+        if (ignored := self.ignores(start if self.told else None)) is not None:
+            self.warnings = [ignored]
         return False
+
+    def ignores(self, start: Event | None) -> Warning | None:
+        """What is to be said where it was to start with this, and has begun with something else."""
+        if start is None or start == self.machine.start_event:
+            return None
+        return UserWarning(
+            f"run {self.run_id!r} of {self.workflow_name} is in its store already, so what it was to start with now "
+            "is ignored: give a new run another run_id."
+        )
 
     async def log_closed(self) -> None:
         """Wait until all of it is in its store, and give it up there."""
@@ -244,20 +253,17 @@ class Run(Nesting):
 
     async def _go(self, start: Event | None) -> None:
         """A task group while anything runs; between rests only an event to wake by."""
-        begun = False
         self._context = contextvars.copy_context()
         while True:
             task_group = anyio.create_task_group()
             try:
                 async with task_group:
                     self._task_group = task_group
-                    if not begun:
-                        begun = True
+                    early, self._unborn = self._unborn, None
+                    for task, argument in early or ():
+                        task_group.start_soon(task, argument)
+                    if not self.begun:
                         self._begin(start)
-                    else:
-                        early, self._unborn = self._unborn, None
-                        for task, argument in early or ():
-                            task_group.start_soon(task, argument)
                     if not self._inside:
                         self._task_group = None
             except BaseExceptionGroup as group:
@@ -434,7 +440,7 @@ class Run(Nesting):
     @property
     def is_suspended(self) -> bool:
         """Whether it was stopped here before its end."""
-        return isinstance(self._fatal, RunSuspended)
+        return self._fatal is not None
 
     async def opened(self) -> None:
         """Wait until a stored run is there, so that its state is its own."""

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import math
 import uuid
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -36,6 +37,7 @@ from flowkit.errors import NoEventLoop, RunFinished, WorkflowCancelled, WrongCal
 from flowkit.events import Event
 from flowkit.facts import Fact, StepCommitted, StepReturned, TimerFired
 from flowkit.handler import Handler
+from flowkit.launching import start_event_of
 from flowkit.log import Durability
 from flowkit.machine import Machine
 from flowkit.performer import first_of
@@ -61,6 +63,9 @@ __all__ = ["HistoryEntry", "Runtime", "open_runtime"]
 
 logger = logging.getLogger("flowkit")
 
+_OPTIONS = ("ctx", "stepwise", "timeout")  # of a run; what else is given are fields of its start event
+GUESS_AMONG = 1000
+"""Runs, the latest, whose ids are compared with one that isn't there: it may be a slip."""
 RELEASE_AFTER = 60.0
 """Seconds a run rests before it is released from memory: a conversation's pause shouldn't cost a replay."""
 
@@ -218,9 +223,19 @@ class Runtime:
         handler = self._here(identity)
         if handler is None:
             handler = self._drive(known, identity, start_event=start_event, **fields)
-        elif self._runs[identity].workflow_name != name:
-            raise WrongWorkflow(identity, name, self._runs[identity].workflow_name)
+            await handler.come_up()
+            handler.warn()
+            return handler
+        run = self._runs[identity]
+        if run.workflow_name != name:
+            raise WrongWorkflow(identity, name, run.workflow_name)
+        given = {name: value for name, value in fields.items() if name not in _OPTIONS}
+        start = None
+        if given or start_event is not None:
+            start = start_event_of(plan_of(known), start_event, given, stored=True)
         await handler.come_up()
+        if (ignored := run.ignores(start)) is not None:
+            warnings.warn(ignored, stacklevel=2)
         return handler
 
     def handler(self, run_id: str) -> Handler:
@@ -239,7 +254,7 @@ class Runtime:
             return found
         info = self._store.info(run_id)
         if info is None:
-            raise UnknownRun(run_id)
+            raise self._unknown(run_id)
         return self._drive(self._known(info.workflow), run_id, go_on=True)
 
     async def send_event(self, run_id: str, event: Event, step: str | None = None) -> None:
@@ -402,10 +417,10 @@ class Runtime:
     def _here(self, run_id: str) -> Handler | None:
         """A handle to a run that is in memory."""
         run = self._runs.get(run_id)
-        if run is not None and run.is_suspended:
-            return None  # it is just being released
+        if run is None or run.is_suspended:
+            return None  # or it is just being released
         handler = self._handlers.get(run_id)
-        if handler is None and run is not None:
+        if handler is None:
             workflow = self._known(run.workflow_name)
             handler = self._handlers[run_id] = Handler(run, None, None, self._tenant.backend, None, workflow)
             handler.claim()
@@ -438,7 +453,8 @@ class Runtime:
         error = run.error
         if isinstance(error, StoreError):
             self._again.add(run.run_id)  # when the cause is gone
-        if error is None or run.run_id in self._handlers:
+        handler = self._handlers.get(run.run_id)
+        if error is None or (handler is not None and handler.is_of(run)):
             return  # whoever has the handler is told
         if isinstance(error, RunElsewhere | RunSuspended | LeaseLost):
             logger.info("%s", error)
@@ -462,8 +478,13 @@ class Runtime:
     async def _info(self, run_id: str) -> RunInfo:
         info = await anyio.to_thread.run_sync(self._store.info, run_id)
         if info is None:
-            raise UnknownRun(run_id)
+            raise await anyio.to_thread.run_sync(self._unknown, run_id)
         return info
+
+    def _unknown(self, run_id: Any) -> UnknownRun | WrongCall:
+        if not isinstance(run_id, str):
+            return WrongCall("the runtime", f"takes a string as run_id, but got {shown(run_id)}", "write str(…)")
+        return UnknownRun(run_id, [one.run_id for one in self._store.find(newest=True, limit=GUESS_AMONG)])
 
     # --------------------------------------------------------------------------------------------------- the keeper
 

@@ -229,7 +229,7 @@ class UnexpectedEvent(WorkflowRuntimeError):
         names = tuple(expected)
         takes = f"it takes {', '.join(names)}" if names else "it takes no event from outside"
         super().__init__(
-            f"run {run_id!r} of {workflow} has no use for a {type(event).__name__}: {takes}.",
+            f"run {run_id!r} of {workflow} doesn't take {type(event).__name__} now: {takes}.",
             run_id=run_id,
             workflow=workflow,
             event=event,

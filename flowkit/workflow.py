@@ -336,6 +336,7 @@ class Workflow:
             keep=_chained(keep, Narrator(plan) if settings.verbose else None),
         )
         if kept is not None:
+            run.told = start_event is not None or bool(fields)
             kept.take(run, records_of(self), loop)
         run.deadline = math.inf if run.hosted else anyio.current_effective_deadline()
         if ctx is not None:
