@@ -4,7 +4,7 @@
 type and checked on reading. An event class is its tag.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from flowkit import facts
@@ -95,7 +95,10 @@ def _write_number(value: Any) -> Any:
     if (type(value) is float or type(value) is int) and -FAR < value < FAR:
         return value
     try:
-        return LEAF_WRITERS[float](float(value), 0)
+        seconds = float(value)
+        if seconds == seconds:
+            return LEAF_WRITERS[float](seconds, 0)
+        raise Refusal("a number of seconds can't be nan", "give an int or a float")
     except (TypeError, ValueError, OverflowError) as error:
         raise Refusal(f"a number of seconds can't be a {class_name(type(value))}", "give an int or a float") from error
 
@@ -208,11 +211,22 @@ class Facts:
             raise Refusal(str(error), "", path_step(name)) from error
         return kind(*values)
 
-    def _write_effects(self, effects: tuple[Any, ...]) -> list[Any]:
-        return [self.write(effect) for effect in effects]
+    def _write_effects(self, effects: Sequence[Any]) -> list[Any]:
+        return _each(effects, self.write)
 
     def _effects(self, data: Any) -> tuple[Any, ...]:
-        effects = tuple(map(self.read, read_list(data)))
+        effects = tuple(_each(read_list(data), self.read))
         if not all(isinstance(effect, _EFFECTS) for effect in effects):
             raise ValueError("what an atomic step can do is expected")
         return effects
+
+
+def _each(items: Sequence[Any], do: Codable) -> list[Any]:
+    done: list[Any] = []
+    for item in items:
+        try:
+            done.append(do(item))
+        except Refusal as refusal:
+            refusal.trail.append(f"[{len(done)}]")
+            raise
+    return done
