@@ -1,8 +1,8 @@
 """Type tests, checked by mypy --strict and by pyright strict, and never run: `python tests/typing/check.py`.
 
-Two files beside this one:
+Files beside this one:
 
-- `right_uses.py`: what must be accepted. Neither checker may report anything in it.
+- `right_uses.py` and `right_stored.py`: what must be accepted. Neither checker may report anything in it.
   `typing.assert_type(value, T)` pins what is inferred.
 - `wrong_uses.py`: what must be refused. Every error is announced by a comment at the end of its line:
 
@@ -75,7 +75,7 @@ def from_pyright(files: list[Path]) -> tuple[Errors, str]:
 
 
 def main() -> int:
-    files = [HERE / "right_uses.py", HERE / "wrong_uses.py"]
+    files = [HERE / "right_uses.py", HERE / "right_stored.py", HERE / "wrong_uses.py"]
     failed = 0
     for name, letter, check in (("mypy", "E", from_mypy), ("pyright", "P", from_pyright)):
         expected: Errors = sum((announced(file, letter) for file in files), Counter())

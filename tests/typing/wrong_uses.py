@@ -16,6 +16,7 @@ from flowkit import (
     Context,
     Event,
     Handler,
+    MemoryStore,
     Resource,
     StartEvent,
     StepFailedEvent,
@@ -24,6 +25,7 @@ from flowkit import (
     Workflow,
     WorkflowCheckpointer,
     catch_error,
+    open_runtime,
     step,
 )
 from flowkit.retry_policy import (
@@ -310,3 +312,21 @@ def resources_and_policies() -> None:
     retry_if(KeyboardInterrupt)  # E: arg-type  # P: reportArgumentType
     retry_if("busy")  # E: arg-type  # P: reportArgumentType
     stop_after("3")  # E: arg-type  # P: reportArgumentType
+
+
+# ------------------------------------------------------------------------------ stores and runtimes
+
+
+async def stores_and_runtimes(workflow: Workflow) -> None:
+    await workflow.run(store="runs.db")  # E: arg-type  # P: reportArgumentType
+    await workflow.run(store=MemoryStore)  # E: arg-type  # P: reportArgumentType
+    await workflow.run(store=MemoryStore(), durability="none")  # E: arg-type  # P: reportArgumentType
+    async with open_runtime(MemoryStore(), [workflow]):  # E: call-arg  # P: reportCallIssue
+        pass
+    async with open_runtime(store=MemoryStore()):  # E: call-arg  # P: reportCallIssue
+        pass
+    async with open_runtime(store=MemoryStore(), workflows=[workflow]) as runtime:
+        await runtime.runs(status="done")  # E: arg-type  # P: reportArgumentType
+        await runtime.fork("order-42")  # E: call-arg, unused-awaitable  # P: reportCallIssue
+        await runtime.send_event("order-42", "approved")  # E: arg-type  # P: reportArgumentType
+        runtime.cancel("order-42")  # E: unused-coroutine  # P: reportUnusedCoroutine
