@@ -2,20 +2,27 @@
 
 Where everything lives, innermost first; imports only ever point upwards in this list:
 
-    errors, hints, fields, events, facts      values: what is raised, sent between steps, and happens to a run
+    errors, storage_errors, hints, fields,    values: what is raised, sent between steps, and happens to a run
+    events, facts
     retry_policy, state, context, resource,   definition: what an author writes, read into a checked, immutable plan
-    steps, signature, plan, wiring
+    steps, signature, roster, plan, wiring
     joins, collecting, waits, books,          decision: facts in, commands out, without an event loop
     dispatch, machine
-    leaves, containers, forms,                keeping: runs as bytes, and back
-    serialization, snapshot, journal
-    backend, stream, resource_pool,           running: a task group around each machine, and the handle its caller holds
-    resource_host, narrator, performer,
-    requests, runner, handler, workflow,
-    checkpointer
-    examples                                  programs to read and to run
+    leaves, evolution, containers, forms,     keeping: runs as bytes, and back, and where the bytes are
+    serialization, snapshot, store,
+    memory_store, sqlite_file, sqlite_store,
+    process, shape, fact_forms, records,
+    journal
+    backend, stream, resource_pool,           running: a task group around each machine, its connection to its store,
+    resource_host, narrator, writer, tenant,  the handle its caller holds, and the runtime that owns many
+    log, plain_call, stations, performer,
+    requests, nesting, runner, handler,
+    launching, kept, workflow, checkpointer,
+    runtime
+    testing, examples                         checks for stores; programs to read and to run
 
-To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py.
+To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py; for what
+survives a crash, log.py, records.py and store.py.
 """
 
 from typing import TYPE_CHECKING, Any
