@@ -62,6 +62,11 @@ class _Logged(Protocol):
 
     def at_rest(self) -> bool: ...
 
+    @property
+    def due(self) -> float | None: ...
+
+    def stir(self) -> None: ...
+
 
 class RunLog:
     """The journal of one run, as far as its runner is concerned."""
@@ -266,7 +271,13 @@ class RunLog:
         if self._stopped == "no" and self._last is not None and self._status() != self._last:
             self._queue()
 
+    def stir(self) -> None:
+        """A run nested in it goes on: where the store has it at rest, nobody would take it up after a crash."""
+        if self._last is not None and self._last[0] == "waiting":
+            self.touch()
+
     def _put(self, payload: bytes) -> None:
+        self._run.stir()
         self._pending.append(payload)
         self._bytes += len(payload)
         self._queue()
@@ -333,10 +344,7 @@ class RunLog:
             return ("cancelled" if isinstance(outcome.error, WorkflowCancelled) else "failed"), None
         if not self._run.at_rest():
             return "running", None
-        due = min((timer.at for timer in machine.timers.values()), default=math.inf)
-        if self._run.timeout is not None:
-            due = min(due, self.created + self._run.timeout)
-        return "waiting", None if due == math.inf else due
+        return "waiting", self._run.due
 
     def done(self, error: BaseException | None) -> None:
         """The last write is stored, or not (told by the writer)."""

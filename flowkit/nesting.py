@@ -27,6 +27,11 @@ class Nesting(Requests):
     async def join(self) -> None:
         """Wait until the run has settled."""
 
+    @property
+    @abstractmethod
+    def due(self) -> float | None:
+        """When its time comes."""
+
     @abstractmethod
     def cancel(self, reason: str, *, by_user: bool = False) -> None:
         """End the run now."""
@@ -55,6 +60,14 @@ class Nesting(Requests):
             self.children = []
         self.children.append(child)
         self._nested = len(self.children)
+
+    def stir(self) -> None:
+        """This run goes on, so those it is nested in aren't at rest."""
+        above = self.parent
+        while above is not None:
+            if above._log is not None:
+                above._log.stir()
+            above = above.parent
 
     async def _end_children(self) -> None:
         """Cancel the nested runs that their steps left behind, and wait for their clean-up: nothing outlives a run."""

@@ -449,8 +449,12 @@ class Run(Nesting):
 
     @property
     def due(self) -> float | None:
-        """When the first of its timers fires, in seconds since the epoch."""
-        return min((timer.at for timer in self.machine.timers.values()), default=None)
+        """When its time comes, or that of a run nested in it (a timer or the timeout), in seconds since the epoch."""
+        times = [timer.at for timer in self.machine.timers.values()]
+        if self.timeout is not None and self.log is not None:
+            times.append(self.log.created + self.timeout)
+        times += [child.due for child in self.children or () if not child.ended and child.due is not None]
+        return min(times, default=None)
 
     @property
     def can_go(self) -> bool:

@@ -49,6 +49,10 @@ class Log(Protocol):
         """The run may have come to rest."""
         ...
 
+    def stir(self) -> None:
+        """A run nested in it goes on."""
+        ...
+
     def stop(self) -> None:
         """Nothing more will happen here; what has is still written."""
         ...
