@@ -26,7 +26,7 @@ from flowkit import (
 )
 from flowkit.retry_policy import ConstantDelayRetryPolicy, retry, stop_after, wait_fixed
 
-__all__ = ["SCENARIOS", "Entry", "Ledger", "Scenario"]
+__all__ = ["NESTED", "SCENARIOS", "Entry", "Ledger", "Scenario"]
 
 DAY = 86400.0
 
@@ -295,6 +295,31 @@ class Nested(Noting):
         return StopEvent(result=[first, second])
 
 
+class Sleeper(Noting):
+    """Nested: its retry is an hour away."""
+
+    @step(retry_policy=ConstantDelayRetryPolicy(1, 3600))
+    async def sleep(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        self.ledger.note(ctx, "child tries", ctx.retry_info().attempts)
+        if ctx.retry_info().attempts == 0:
+            raise ValueError("later")
+        return StopEvent(result="rested")
+
+
+class NestedTimer(Noting):
+    """A nested run that waits for its time."""
+
+    def __init__(self, ledger: Ledger, **options: Any) -> None:
+        super().__init__(ledger, **options)
+        self.add_workflows(sleeper=Sleeper(ledger))
+
+    @step
+    async def delegate(self, ctx: Context, ev: StartEvent, sleeper: Sleeper) -> StopEvent:
+        got = await sleeper.run()
+        self.ledger.note(ctx, "child said", got)
+        return StopEvent(result=got)
+
+
 class NestedFan(Noting):
     """Several nested runs at once, in a step's workers."""
 
@@ -545,6 +570,9 @@ class Failing(Noting):
         return StopEvent(result="too late")
 
 
+NESTED: tuple[type[Noting], ...] = (Child, Sleeper)
+
+
 @attrs.frozen
 class Scenario:
     """A workflow and how it is driven: ``runs`` of it at once, each answered ``answers`` times.
@@ -579,6 +607,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(FarTimer, lease=2 * DAY),
         Scenario(Nested, answers=2),
         Scenario(NestedFan, answers=2),
+        Scenario(NestedTimer, lease=600),
         Scenario(Catching),
         Scenario(Atomic),
         Scenario(Typed),

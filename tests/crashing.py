@@ -22,8 +22,9 @@ runtime must bring the run to its end by itself.
 
 import contextlib
 import functools
+from abc import update_abstractmethods
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import patch
@@ -31,7 +32,7 @@ from unittest.mock import patch
 import anyio
 import attrs
 import virtual_time
-from crash_flows import SCENARIOS, Ask, Child, Entry, Ledger, Noting, Reply, Scenario
+from crash_flows import NESTED, SCENARIOS, Ask, Entry, Ledger, Noting, Reply, Scenario
 
 from flowkit import WorkflowError, backend, log, performer, tenant
 from flowkit.facts import Command, StepCommitted, StepRaised, StepReturned
@@ -40,7 +41,7 @@ from flowkit.memory_store import MemoryStore
 from flowkit.performer import Performer
 from flowkit.runtime import Runtime, open_runtime
 from flowkit.storage_errors import RunElsewhere, StoreError
-from flowkit.store import ENDED, RunInfo, Status, Store, Write
+from flowkit.store import ENDED, Store, Write
 from flowkit.workflow import records_of
 
 __all__ = ["Form", "World", "Wrapped", "baseline"]
@@ -66,70 +67,17 @@ class Wrapped(Store):
         """Make this call, or fail instead of it."""
         return call()
 
-    def open(self) -> None:
-        self.around("open", self.inner.open)
 
-    def close(self) -> None:
-        self.around("close", self.inner.close)
+def _passing_on(name: str) -> Callable[..., Any]:
+    def method(self: Wrapped, *args: Any, **named: Any) -> Any:
+        return self.around(name, lambda: getattr(self.inner, name)(*args, **named))
 
-    def commit(self, writes: Sequence[Write], *, wait: bool = True) -> list[bool]:
-        stored: list[bool] = self.around("commit", lambda: self.inner.commit(writes, wait=wait))
-        return stored
+    return method
 
-    def claim(self, run_id: str, owner: str, now: float) -> RunInfo:
-        info: RunInfo = self.around("claim", lambda: self.inner.claim(run_id, owner, now))
-        return info
 
-    def release(self, run_id: str, fence: int) -> bool:
-        done: bool = self.around("release", lambda: self.inner.release(run_id, fence))
-        return done
-
-    def beat(self, owner: str, until: float) -> None:
-        self.around("beat", lambda: self.inner.beat(owner, until))
-
-    def leave(self, owner: str) -> None:
-        self.around("leave", lambda: self.inner.leave(owner))
-
-    def info(self, run_id: str) -> RunInfo | None:
-        info: RunInfo | None = self.around("info", lambda: self.inner.info(run_id))
-        return info
-
-    def find(
-        self,
-        *,
-        statuses: Collection[Status] | None = None,
-        workflows: Collection[str] | None = None,
-        free_at: float | None = None,
-        due_by: float | None = None,
-        parent: str | None = None,
-        newest: bool = False,
-        limit: int | None = None,
-    ) -> list[RunInfo]:
-        found: list[RunInfo] = self.around(
-            "find",
-            lambda: self.inner.find(
-                statuses=statuses,
-                workflows=workflows,
-                free_at=free_at,
-                due_by=due_by,
-                parent=parent,
-                newest=newest,
-                limit=limit,
-            ),
-        )
-        return found
-
-    def next_due(self, workflows: Collection[str]) -> float | None:
-        due: float | None = self.around("next_due", lambda: self.inner.next_due(workflows))
-        return due
-
-    def read(self, run_id: str, start: int = 0) -> list[bytes]:
-        records: list[bytes] = self.around("read", lambda: self.inner.read(run_id, start))
-        return records
-
-    def delete(self, run_ids: Collection[str]) -> int:
-        count: int = self.around("delete", lambda: self.inner.delete(run_ids))
-        return count
+for _name in Store.__abstractmethods__:
+    setattr(Wrapped, _name, _passing_on(_name))
+update_abstractmethods(Wrapped)
 
 
 class _Mortal(Wrapped):
@@ -341,6 +289,8 @@ class World:
         async for event in handler.stream_events(from_start=True):
             text = self._saw(run_id, event)
             if text is not None:
+                # At once, or after the run has come to rest and that is stored.
+                await anyio.sleep(len(self.answered) % 2)
                 await runtime.send_event(run_id, Reply(text, f"{text}!"))
                 if not self.dead:
                     self.answered.add((run_id, text))
@@ -413,7 +363,7 @@ class World:
         self.completed = set(self._completed())
 
     def _completed(self) -> Iterator[tuple[str, int]]:
-        workflows = {type(one).__name__: one for one in (self.scenario.workflow(self.ledger), Child(self.ledger))}
+        workflows = {kind.__name__: kind(self.ledger) for kind in (self.scenario.workflow, *NESTED)}
         for run_id, run in self.content._runs.items():
             for _, fact, machine in records_of(workflows[run.workflow]).replay(run_id, run.records):
                 if isinstance(fact, StepReturned | StepCommitted | StepRaised):
