@@ -1,4 +1,5 @@
 """`python -m benchmarks`: measures, prints the table, writes the JSON. Run it on an otherwise idle machine.
+`python -m benchmarks durable` measures what it costs to keep runs in a store (durable.py).
 
 Each backend gets one event loop, in which each workload's contestants are measured against each other (see
 measure.py); then the memory of waiting runs, whose bookkeeping would slow down everything else, and last the
@@ -16,7 +17,7 @@ from time import perf_counter
 
 import anyio
 
-from benchmarks import floor, flowkit_rows, peers
+from benchmarks import durable, floor, flowkit_rows, peers
 from benchmarks.footprint import idle_memory, import_times
 from benchmarks.measure import Result, measure
 from benchmarks.report import Section, print_footprint, print_section, write_json
@@ -31,6 +32,10 @@ FLOWKIT_LIST = Engine("flowkit", flowkit_rows.LIST_ROWS, variant="list")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["durable"]:
+        durable.main(arguments[1:])
+        return
     options = parse(arguments)
     workloads = QUICK if options.quick else FULL
     backends = BACKENDS if options.backend == "both" else (options.backend,)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sqlite3
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,14 @@ from benchmarks.measure import Result
 from benchmarks.workloads import Workload
 
 PACKAGES = ("flowkit", "anyio", "trio", "attrs", "cattrs")
-PEER_PACKAGES = ("llama-index-workflows", "langgraph", "pydantic-graph", "burr")
+PEER_PACKAGES = (
+    "llama-index-workflows",
+    "langgraph",
+    "langgraph-checkpoint-sqlite",
+    "pydantic-graph",
+    "burr",
+    "dbos",
+)
 
 
 @attrs.frozen
@@ -112,17 +120,25 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_json(path: Path, options: dict[str, object], sections: Sequence[Section]) -> None:
-    report = {
+    write_report(path, header(options) | {"sections": [as_json(section) for section in sections]})
+
+
+def header(options: dict[str, object]) -> dict[str, object]:
+    """Where and when it was measured, and how."""
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "sqlite": sqlite3.sqlite_version,
         "versions": versions(),
         "gc": "enabled; collected and frozen before each sample",
         "options": options,
-        "sections": [as_json(section) for section in sections],
     }
+
+
+def write_report(path: Path, report: dict[str, object]) -> None:
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
