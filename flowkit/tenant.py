@@ -6,6 +6,7 @@ The lease is kept while any run is under way, by a beat every third of its lengt
 
 import logging
 import time
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -49,7 +50,7 @@ class Tenant:
         self._entered = 0
         self._driven: dict[str, tuple[Driver, anyio.Event]] = {}  # by run id, each until it has left
         self._changing: anyio.Lock | None = None
-        self._beating: anyio.CancelScope | None = None
+        self._beating: tuple[anyio.CancelScope, anyio.Event] | None = None  # the event is set when it has stopped
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -78,8 +79,8 @@ class Tenant:
             async with self._changing:
                 if self._beating is None:
                     await self._beat()
-                    self._beating = anyio.CancelScope()
-                    self.backend.supervise(self._keep_beating, "flowkit lease", _nothing)
+                    scope, stopped = self._beating = anyio.CancelScope(), anyio.Event()
+                    self.backend.supervise(partial(self._keep_beating, scope, stopped), "flowkit lease", stopped.set)
         except BaseException:
             self._gone(log)
             raise
@@ -96,8 +97,9 @@ class Tenant:
         async with self._changing:
             if self._entered or self._beating is None:
                 return
-            self._beating.cancel()
-            self._beating = None
+            (scope, stopped), self._beating = self._beating, None
+            scope.cancel()
+            await stopped.wait()  # a beat that a thread is at would come after the end
             shared = _shared(self.store)
             if shared.get(self.backend.loop) is self:
                 del shared[self.backend.loop]
@@ -113,21 +115,17 @@ class Tenant:
         self.store.open()
         self.store.beat(self.owner, until)
 
-    async def _keep_beating(self) -> None:
-        scope = self._beating
-        if scope is None:
-            return  # everybody had left before it began
-        with scope:
-            while True:
-                await anyio.sleep(self.lease / 3)
-                try:
-                    await self._beat()
-                except Exception:
-                    logger.warning("the lease at %r could not be renewed", self.store, exc_info=True)
-
-
-def _nothing() -> None:
-    """The loop ends, and the lease with it."""
+    async def _keep_beating(self, scope: anyio.CancelScope, stopped: anyio.Event) -> None:
+        try:
+            with scope:
+                while True:
+                    await anyio.sleep(self.lease / 3)
+                    try:
+                        await self._beat()
+                    except Exception:
+                        logger.warning("the lease at %r could not be renewed", self.store, exc_info=True)
+        finally:
+            stopped.set()
 
 
 def tenant_of(store: Store, backend: Backend) -> Tenant:
