@@ -7,6 +7,12 @@ https://sqlite.org/howtocorrupt.html, 2.2.) It is ours by its ``application_id``
 Both are written in the transaction that makes the tables, before the file is switched to WAL, so they are in the file
 itself from the beginning.
 
+**Checkpoints** bring what is in the write-ahead log into the file, so that the log can begin anew. SQLite makes one by
+itself at a commit that finds the log long, while other processes go on committing; up to version 3.51.2 that can lose a
+commit, very rarely (https://sqlite.org/wal.html#walresetbug). So that is turned off, and `Opened.tidy` makes them while
+another connection of this store holds the write lock: nobody commits meanwhile. The last connection to be closed makes
+one too, and there is nobody else then.
+
 **Checking.** When it is opened, the index of runs is gone through by SQLite's ``integrity_check``: every row is in
 every index and the other way round, in order. That takes 0.7 µs a run (a million runs: 0.7 s), and it is what makes a
 lost or altered line of the index known: a checksum can't tell that a row isn't there. Journals aren't gone through:
@@ -17,7 +23,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -48,22 +54,45 @@ SCHEMA = {
 }
 SMALLEST = 512
 """Bytes of a page: SQLite takes what is shorter for an empty database."""
-WAL_LIMIT = 8 * 1024 * 1024
-"""Bytes that the WAL file keeps when it begins anew: twice what it grows to between two checkpoints (1000 pages)."""
+LOG_PAGES = 1000
+"""Pages that a process writes between two checkpoints: SQLite's own number, about 4 MB."""
+LOG_LIMIT = 8 * 1024 * 1024
+"""Bytes that the log's file keeps when it begins anew."""
 
 
 @attrs.define(eq=False)
 class Opened:
-    """An open file: a connection that writes and one that reads. ``waits``: whether the writing one waits for locks."""
+    """An open file: a connection that writes, one that reads, and one that holds the write lock during checkpoints.
+
+    ``waits``: whether the writing one waits for locks. ``large``: pages filled by large records.
+    """
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
+    holder: sqlite3.Connection
     inode: int
     waits: bool = True
+    large: int = 0
+    _tidied: int = 0
+
+    def tidy(self) -> None:
+        """Make a checkpoint where it is time; called after each commit. If it fails, a later one does it."""
+        written = self.writer.total_changes + self.large  # a page for each changed row, at most
+        if written - self._tidied < LOG_PAGES:
+            return
+        self._tidied += LOG_PAGES // 20  # when to try again if this fails
+        with suppress(sqlite3.Error):
+            try:
+                self.holder.execute("BEGIN IMMEDIATE")  # doesn't wait for others
+                self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._tidied = written
+            finally:
+                self.holder.rollback()
 
     def close(self) -> None:
-        """The last connection to close puts the WAL into the file and removes it."""
+        """The last connection to close puts the log into the file and removes it."""
         self.reader.close()
+        self.holder.close()
         if self.writer.in_transaction:
             self.writer.rollback()
         self.writer.close()
@@ -83,15 +112,16 @@ def open_file(path: Path, name: str, synchronous: str, patience: float) -> Opene
         fresh = _recognise(path, name)
         made: list[sqlite3.Connection] = []
         try:
-            for mode in ("rwc" if fresh else "rw", "rw"):
-                made.append(_connect(path, mode, patience))
+            for mode, patient in (("rwc" if fresh else "rw", patience), ("rw", patience), ("rw", 0)):
+                made.append(_connect(path, mode, patient))
                 if len(made) == 1:
                     _prepare(made[0], name, patience)
-            writer, reader = made
+                made[-1].execute("PRAGMA wal_autocheckpoint=0")
+            writer, reader, holder = made
             writer.execute(f"PRAGMA synchronous={synchronous}")
-            writer.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
+            writer.execute(f"PRAGMA journal_size_limit={LOG_LIMIT}")
             reader.execute("PRAGMA query_only=ON")
-            return Opened(writer, reader, path.stat().st_ino)
+            return Opened(writer, reader, holder, path.stat().st_ino)
         except BaseException:
             for connection in made:
                 connection.close()

@@ -1,9 +1,32 @@
-"""Runs in one SQLite file, with Python's own ``sqlite3``: a folder, a file, nothing to install or to start.
+"""Runs in one SQLite file, with Python's own ``sqlite3``: a path, nothing to install or to start.
 
-**Tables.** ``runs`` has a row for each run, and ``records`` one for each record; its ``id`` is the run's key and the
-record's number in one integer (32 bits each), so a run's journal lies together and is found without another index.
-``leases`` has a row for each owner. A commit of one record is two statements: the run's row is replaced where it is
-still as this store knows it, and the record is added.
+**Tables** (sqlite_file.py). ``runs`` has a row for each run, ``leases`` one for each owner, and ``records`` one for
+each record. A record's ``id`` is its run's key and its own number in one integer, 32 bits each: a journal lies
+together, and needs no index. A record of 130 bytes takes 165 to 175 bytes of the file, a run some 250.
+
+**A commit** of one record is two statements: the run's row is replaced where it is still as this store knows it, and
+the record is added. What it knows of a row it remembers from its last write. Where that isn't the row any more (another
+process had it meanwhile), the row is read, and the write refused where its fence or position is wrong. Measured on two
+slow cores: 22 µs and the disk's sync (90 µs there) for one record, and 10 to 13 µs for each further run in the same
+commit; half of that is pages being copied.
+
+**Several processes, threads.** There is one connection for writing, under a lock, and one for reading, under another;
+so reading doesn't wait for a sync. Between processes SQLite's write-ahead log does the same: one writes at a time,
+readers see the last commit before they began (https://sqlite.org/wal.html). All must be on one machine, and the file on
+a local disk: the log's index is shared memory.
+
+**A process that dies** leaves a log beside the file (``-wal``). Each entry of it has a checksum that goes on from the
+one before, so whoever opens the file next takes everything up to the last whole commit
+(https://sqlite.org/walformat.html). A torn or altered end of the log therefore is as if the last commits hadn't been
+made; whole commits, in their order. The log belongs to the file: a copy of a store in use needs both, or ``VACUUM
+INTO``. With ``synchronous="FULL"`` each commit is synced (``fsync``), so it also survives the machine's going down, as
+far as the disk keeps what it says it has; on macOS ``fsync`` doesn't ask that of it.
+
+**Damage.** SQLite itself has no checksums in the file. A row of ``runs`` has one over all its columns, with the
+journal's length among them; a record has one, over its run's id and its number too; a lease has one. And `open` has
+SQLite go through the index of runs. So a flipped bit is told (`RunDamaged` where it is one run's), and never a wrong
+answer. A run whose row can't be read is listed by `SQLiteStore.find` as damaged, with nothing of it known but its id,
+whatever workflows are asked for; writes to it are refused; `SQLiteStore.delete` removes it.
 """
 
 import os
@@ -69,6 +92,14 @@ class _Row:
         self.rest = crc32(repr(facts).encode(), self.name)
         self.seal = crc32(_TAIL.pack(self.length, self.updated), self.rest)
         return self
+
+    def extended(self, records: int, time: float) -> "_Row":
+        """After a commit of so many records (each commit takes this: `attrs.evolve` costs six times as much)."""
+        length = self.length + records
+        return _Row(
+            self.key, self.run_id, self.workflow, self.status, self.created, time, self.due, self.parent, self.owner,
+            self.fence, length, self.base, self.name, self.rest, crc32(_TAIL.pack(length, time), self.rest),
+        )  # fmt: skip
 
     def info(self) -> RunInfo:
         return RunInfo(
@@ -181,6 +212,7 @@ class SQLiteStore(Store):
                     opened.waits = wait
                 with transaction(opened.writer):
                     yield opened.writer.cursor()
+                opened.tidy()
         finally:
             self._writing.release()
 
@@ -251,6 +283,8 @@ class SQLiteStore(Store):
             cursor.execute("INSERT INTO records VALUES (?, ?)", rows[0])
         elif rows:
             cursor.executemany("INSERT INTO records VALUES (?, ?)", rows)
+        if self._opened is not None:
+            self._opened.large += sum(len(data) >> 12 for _, data in rows)
         return True
 
     def _create(self, cursor: sqlite3.Cursor, write: Write) -> _Row | None:
@@ -281,11 +315,8 @@ class SQLiteStore(Store):
         """Replace the row where it is as known, and this write's."""
         if known.fence != write.fence or known.length != write.position:
             return None
-        row = attrs.evolve(known)
-        row.length += len(write.records)
-        row.updated = _number(write.time)
+        row = known.extended(len(write.records), _number(write.time))
         if write.status is None and write.base is None:
-            row.seal = crc32(_TAIL.pack(row.length, row.updated), row.rest)
             cursor.execute(
                 "UPDATE runs SET length=?, updated=?, seal=? WHERE key=? AND seal=? AND length=? AND fence=?",
                 (row.length, row.updated, row.seal, known.key, known.seal, known.length, known.fence),
