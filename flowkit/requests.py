@@ -39,6 +39,7 @@ from flowkit.facts import (
 from flowkit.machine import Machine
 from flowkit.performer import Performer
 from flowkit.stations import Cell, Owner
+from flowkit.storage_errors import RunSuspended
 
 __all__ = ["Requests"]
 
@@ -86,6 +87,8 @@ class Requests(Performer):
             return
         machine = self.machine
         if machine.outcome is not None:
+            if invocation is None and isinstance(self._fatal, RunSuspended):
+                raise self._fatal.with_traceback(None)  # it hasn't ended, but here it has
             raise RunFinished(self.workflow_name, f"send_event({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise no_event("send_event", event)

@@ -21,7 +21,7 @@ import logging
 import math
 import uuid
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any, cast
@@ -35,13 +35,13 @@ from anyio.abc import TaskGroup
 from flowkit import backend
 from flowkit.errors import NoEventLoop, RunFinished, WorkflowCancelled, WrongCall, no_event, shown
 from flowkit.events import Event
-from flowkit.facts import Fact, StepCommitted, StepReturned, TimerFired
 from flowkit.handler import Handler
+from flowkit.history import HistoryEntry, history_of, last_return
 from flowkit.launching import start_event_of
 from flowkit.log import Durability
-from flowkit.machine import Machine
 from flowkit.performer import first_of
-from flowkit.records import Records, seal
+from flowkit.process import is_gone
+from flowkit.records import seal
 from flowkit.runner import Run
 from flowkit.state import State
 from flowkit.storage_errors import (
@@ -72,17 +72,6 @@ RELEASE_AFTER = 60.0
 
 PRUNE_EVERY = 60.0
 """Seconds between two looks for ended runs that needn't be kept."""
-
-
-@attrs.frozen
-class HistoryEntry:
-    """One thing that happened to a run: its number in the journal, its time (seconds since the epoch), the step it is
-    about (``None`` where it is about none), and the fact (facts.py)."""
-
-    number: int
-    time: float
-    step: str | None
-    fact: Fact
 
 
 @contextlib.asynccontextmanager
@@ -185,6 +174,7 @@ class Runtime:
         self._resting: dict[str, float] = {}  # since when, the longest first
         self._unfit: set[str] = set()  # stored runs that can't go on here: not tried again and again
         self._again: set[str] = set()  # those whose store failed
+        self._leaving: dict[str, float] = {}  # runs being released, as far as they have a time to come back at
         self._next_due = math.inf
         self._next_prune = -math.inf
         self._group: TaskGroup | None = None
@@ -260,12 +250,13 @@ class Runtime:
     async def send_event(self, run_id: str, event: Event, step: str | None = None) -> None:
         """Send an event into a run; when this returns, it is stored that the run has it.
 
+        Where a run is busy, and has no use for the event yet, this waits until it has, or rests.
+
         Raises:
             UnknownRun: the store has none of this id.
             RunFinished: it has ended.
             MisdirectedEvent: there is no step of that name, or it doesn't take this event.
-            UnexpectedEvent: the run waits, and nothing in it takes this event. (An event for a run that is busy is kept
-                for it.)
+            UnexpectedEvent: the run waits, and nothing in it takes this event.
             RunElsewhere, RunDamaged, CodeChanged, StoreError, SerializationError, WrongCall: as `run`.
         """
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -274,14 +265,15 @@ class Runtime:
         handler = await self._bring(run_id, what)
         await handler.come_up()
         run = self._runs.get(run_id)
+        if step is None and run is not None:
+            while not (run.takes(event) or run.at_rest() or run.ended):
+                await run.come_to_rest()  # it may come to want it
         if run is None or run.ended:
+            if run is not None and run.is_suspended:
+                await handler  # raises why
             raise RunFinished(handler.workflow_name, what)
-        if step is None and not run.takes(event):
-            await run.come_to_rest()  # it may come to want it
-            if run.ended:
-                raise RunFinished(run.workflow_name, what)
-            if not run.takes(event) and not run.machine.patient:
-                raise UnexpectedEvent(run_id, run.workflow_name, event, run.expected())
+        if step is None and not run.takes(event) and not run.machine.patient:
+            raise UnexpectedEvent(run_id, run.workflow_name, event, run.expected())
         handler.send_event(event, step)
         await run.stored()
 
@@ -338,7 +330,7 @@ class Runtime:
         """
         info = await self._info(run_id)
         records = await anyio.to_thread.run_sync(self._store.read, run_id)
-        return _history(records_of(self._known(info.workflow)), run_id, records)
+        return history_of(records_of(self._known(info.workflow)), run_id, records)
 
     async def fork(self, run_id: str, *, after: str | int, new_id: str | None = None) -> Handler:
         """A new run that goes on from where another was after a step had returned.
@@ -357,7 +349,7 @@ class Runtime:
         workflow = self._known(info.workflow)
         kept = records_of(workflow)
         records = await anyio.to_thread.run_sync(self._store.read, run_id)
-        number = after if isinstance(after, int) else _returned(_history(kept, run_id, records), after, run_id)
+        number = after if isinstance(after, int) else last_return(history_of(kept, run_id, records), after, run_id)
         if not 0 < number < len(records):
             raise WrongCall(
                 "fork()", f"got after={number}, but run {run_id!r} has records 1 to {len(records) - 1}", "give one"
@@ -445,6 +437,7 @@ class Runtime:
             if self._runs.get(run.run_id) is run:
                 del self._runs[run.run_id]
                 self._resting.pop(run.run_id, None)
+                self._leaving.pop(run.run_id, None)
             self._ended(run)
         if run.error is not None and not isinstance(run.error, Exception):
             raise run.error  # Ctrl-C or exit in a step: it is the program's
@@ -489,11 +482,11 @@ class Runtime:
     # --------------------------------------------------------------------------------------------------- the keeper
 
     def _rests(self, run: Run) -> None:
-        """A run has come to rest (or is resting still)."""
-        if run.run_id not in self._resting:
-            self._resting[run.run_id] = self._tenant.now()
-            if len(self._resting) == 1:
-                self._wake.set()
+        """A run has come to rest (or has been told something, and rests anew)."""
+        self._resting.pop(run.run_id, None)
+        self._resting[run.run_id] = self._tenant.now()
+        if len(self._resting) == 1:
+            self._wake.set()
 
     async def _keep(self) -> None:
         while True:
@@ -506,7 +499,7 @@ class Runtime:
                 if self._keep_finished is not None and self._tenant.now() >= self._next_prune:
                     self._next_prune = self._tenant.now() + PRUNE_EVERY
                     await self.prune(keep=self._keep_finished)
-            except StoreError:
+            except Exception:
                 logger.warning("the runtime could not look into %r", self._store, exc_info=True)
 
     def _pause(self) -> float:
@@ -521,6 +514,7 @@ class Runtime:
         names = tuple(self._workflows)
         now = self._tenant.now()
         find = partial(self._store.find, workflows=names, free_at=now)
+        await anyio.to_thread.run_sync(self._free_the_dead)
         found = await anyio.to_thread.run_sync(partial(find, statuses=("running",)))
         found += await anyio.to_thread.run_sync(partial(find, statuses=("waiting",), due_by=now))
         again, self._again = self._again, set()
@@ -530,7 +524,15 @@ class Runtime:
             if info.run_id not in self._runs and info.run_id not in self._unfit and self._group is not None:
                 _ = self._drive(self._workflows[info.workflow], info.run_id, go_on=True)
         due = await anyio.to_thread.run_sync(self._store.next_due, names)
-        self._next_due = math.inf if due is None else due
+        # What was due has been taken up, or can't be: there is nothing to hurry for.
+        coming = [*self._leaving.values(), *(() if due is None or due <= now else (due,))]
+        self._next_due = min(coming, default=math.inf)
+
+    def _free_the_dead(self) -> None:
+        """Whose process is known to have ended needn't have its lease waited for."""
+        for owner in self._store.owners():
+            if owner != self._tenant.owner and is_gone(owner):
+                self._store.leave(owner)
 
     def _release(self) -> None:
         """Let runs go from memory that have rested long enough."""
@@ -549,6 +551,8 @@ class Runtime:
             if run_id in self._handlers or soon or not (self._release_suspended or run.can_go):
                 self._resting[run_id] = now  # not yet
             else:
+                if run.due is not None:
+                    self._leaving[run_id] = run.due
                 run.cancel("it was idle")
 
     async def _delete(self, ended: list[RunInfo], keep: int | float | timedelta) -> int:
@@ -582,28 +586,3 @@ def _check_keep(call: str, keep: Any) -> None:
     if not isinstance(keep, int | float) or isinstance(keep, bool) or not keep >= 0:
         cure = "give a number of runs, seconds as a float, or a timedelta"
         raise WrongCall(call, f"got {shown(keep)} as what to keep of ended runs", cure)
-
-
-def _history(records: Records, run_id: str, journal: Sequence[bytes]) -> list[HistoryEntry]:
-    return [
-        HistoryEntry(number, fact.time, _step_of(fact, machine), fact)
-        for number, fact, machine in records.replay(run_id, journal)
-    ]
-
-
-def _step_of(fact: Fact, machine: Machine) -> str | None:
-    number = getattr(fact, "invocation", getattr(fact, "sender", None))
-    if isinstance(fact, TimerFired):
-        timer = machine.timers.get(fact.timer)
-        number = None if timer is None else timer.invocation
-    entry = machine.invocations.get(number) if number is not None else None
-    return None if entry is None else entry.lane.spec.name
-
-
-def _returned(history: Sequence[HistoryEntry], step: str, run_id: str) -> int:
-    """The number of the record in which a step returned last."""
-    returns = {one.step: one.number for one in history if isinstance(one.fact, StepReturned | StepCommitted)}
-    if step not in returns:
-        have = ", ".join(sorted(str(name) for name in returns)) or "none, no step has"
-        raise WrongCall("fork()", f"got after={step!r}, which hasn't returned in run {run_id!r}", f"give one of {have}")
-    return returns[step]

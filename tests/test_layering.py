@@ -55,6 +55,7 @@ LAYERS = {
         shape
         fact_forms
         records
+        history
         journal
     """,
     "running": """
