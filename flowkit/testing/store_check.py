@@ -2,25 +2,24 @@
 
 A state machine (Hypothesis) makes up calls, makes them on the store and on a model that is as simple as can be, and
 compares what they answer and what is stored after each. Where a store has a second object on the same data, calls go to
-either in turn, as from two processes. What made-up calls on few small runs don't reach (threads, odd names, large
-records) is checked in turn afterwards.
+either in turn, as from two processes. What made-up calls on few small runs don't reach is checked in turn afterwards
+(store_cases.py).
 
 A difference is an `AssertionError` that tells the shortest story leading to it, as code.
 """
 
-import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from flowkit.errors import shown
-from flowkit.storage_errors import RunElsewhere, StoreBusy, UnknownRun
+from flowkit.storage_errors import RunElsewhere, UnknownRun
 from flowkit.store import ENDED, STATUSES, NewRun, RunInfo, Status, Store, Write
+from flowkit.testing.store_cases import CASES, check_case, unlike
 
 __all__ = ["check_store"]
 
@@ -65,14 +64,10 @@ def check_store(
             suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
         ),
     )
-    for check in (_names, _numbers, _large, _copies, _order, _at_once, _side_by_side):
+    for case in CASES:
         store = make()
         try:
-            check(store)
-        except Exception as error:
-            if isinstance(error, AssertionError):
-                raise
-            raise AssertionError(_unlike(f"{_called(check)} ({type(error).__name__}: {error})")) from error
+            check_case(case, store)
         finally:
             store.close()
 
@@ -187,7 +182,7 @@ class _Model:
 _RUNS = ["a", "b", "a.1", "b.1"]  # a.1 is nested in a
 _OWNERS = ["here", "there"]
 _WORKFLOWS = ["Order", "Refund"]
-_STATUSES: tuple[Status | None, ...] = (None, None, None, *STATUSES)
+_STATUSES: tuple[Status | None, ...] = (None, None, None, "running", "waiting", "waiting", "waiting", *STATUSES)
 
 _times = st.integers(0, 4).map(float)
 _run_ids = st.sampled_from(_RUNS)
@@ -197,25 +192,23 @@ _objects = st.integers(0, 1)
 
 @attrs.frozen
 class _Plan:
-    """A write to be made up: how far its fence and its position are from what is right at that moment."""
+    """A write to be made up, and how it is to be wrong at that moment (mostly it isn't)."""
 
-    run_id: str
-    fence: int
-    position: int
-    records: list[bytes]
-    time: float
-    status: Status | None
-    due: float | None
-    base: int | None
-    new: NewRun | None
+    write: Write
+    workflow: str
+    owner: str
+    wrong: Literal["", "fence", "new fence", "position", "new position", "new", "unknown"]
 
-    def write(self, model: _Model) -> Write:
-        run = model.get(self.run_id)
-        fence, position = (1, 0) if run is None or self.new is not None else (run.info.fence, run.info.length)
-        return Write(
-            self.run_id, fence + self.fence, max(position + self.position, 0), list(self.records), self.time,
-            self.status, self.due, self.base, self.new,
-        )  # fmt: skip
+    def made(self, model: _Model) -> Write:
+        write, wrong = attrs.evolve(self.write), self.wrong
+        run = model.get(write.run_id)
+        if wrong == "new" or (run is None and wrong != "unknown"):
+            write.new = NewRun(self.workflow, self.owner, write.run_id[0] if len(write.run_id) > 1 else None)
+        elif run is not None:
+            write.fence, write.position = run.info.fence, run.info.length
+        write.fence += {"fence": -1, "new fence": 1}.get(wrong, 0)
+        write.position = max(write.position + {"position": -1, "new position": 1}.get(wrong, 0), 0)
+        return write
 
 
 class _Writes(list[Write]):
@@ -229,25 +222,23 @@ class _Writes(list[Write]):
         return f"[{', '.join(calls)}]"
 
 
-@st.composite
-def _plans(draw: st.DrawFn, run_id: str | None = None, new: bool | None = None) -> _Plan:
-    run_id = run_id or draw(_run_ids)
-    status = draw(st.sampled_from(_STATUSES))
-    created = None
-    if draw(st.sampled_from([False, False, True])) if new is None else new:
-        parent = run_id[0] if len(run_id) > 1 else None
-        created = NewRun(draw(st.sampled_from(_WORKFLOWS)), draw(_owners), parent)
-    return _Plan(
-        run_id=run_id,
-        fence=draw(st.sampled_from([0, 0, 0, 0, 0, -1, 1])),
-        position=draw(st.sampled_from([0, 0, 0, 0, 0, -1, 1])),
-        records=draw(st.lists(st.binary(max_size=3), max_size=3)),
-        time=draw(_times),
-        status=status,
-        due=draw(st.none() | _times),
-        base=draw(st.sampled_from([None, None, 0, 1, 2])),
-        new=created,
-    )
+_plans = st.builds(
+    _Plan,
+    write=st.builds(
+        Write,
+        run_id=_run_ids,
+        fence=st.just(1),
+        position=st.just(0),
+        records=st.lists(st.binary(max_size=3), max_size=3),
+        time=_times,
+        status=st.sampled_from(_STATUSES),
+        due=st.none() | _times,
+        base=st.sampled_from([None, None, 0, 1, 2]),
+    ),
+    workflow=st.sampled_from(_WORKFLOWS),
+    owner=_owners,
+    wrong=st.sampled_from([*[""] * 12, "fence", "new fence", "position", "new position", "new", "unknown"]),
+)
 
 
 class _Machine(RuleBasedStateMachine):
@@ -274,7 +265,7 @@ class _Machine(RuleBasedStateMachine):
             raise AssertionError(self._told(f"raised {type(error).__name__}: {error}")) from error
 
     def _told(self, end: str) -> str:
-        return _unlike("\n" + "\n".join(f"    {line}" for line in self.story) + f"\n{end}")
+        return unlike("\n" + "\n".join(f"    {line}" for line in self.story) + f"\n{end}")
 
     def _call(self, number: int, method: str, *args: Any, **kwargs: Any) -> Any:
         number %= len(self.stores)
@@ -307,28 +298,20 @@ class _Machine(RuleBasedStateMachine):
                 raise AssertionError(self._told(f"gave     {_shown(answer)}\nexpected {_shown(expected)}"))
             self.story.pop()
 
-    @initialize(
-        plans=st.tuples(*(_plans(run_id, new=True) for run_id in _RUNS)),
-        made=st.integers(0, 2 ** len(_RUNS) - 1),
-        leases=st.lists(st.tuples(_owners, _times), max_size=2),
-    )
-    def begin(self, plans: tuple[_Plan, ...], made: int, leases: list[tuple[str, float]]) -> None:
+    @initialize(plans=st.lists(_plans, max_size=5), leases=st.lists(st.tuples(_owners, _times), max_size=2))
+    def begin(self, plans: list[_Plan], leases: list[tuple[str, float]]) -> None:
         """Most stories begin with some runs, and owners that are alive."""
-        chosen = [attrs.evolve(plan, fence=0, position=0) for bit, plan in enumerate(plans) if made >> bit & 1]
-        if chosen:
-            self._commit(0, chosen)
+        if plans:
+            self.commit(0, plans)
         for owner, until in leases:
             self.beat(0, owner, until)
 
-    @rule(number=_objects, plans=st.lists(_plans(), min_size=1, max_size=4))
+    @rule(number=_objects, plans=st.lists(_plans, min_size=1, max_size=4))
     def commit(self, number: int, plans: list[_Plan]) -> None:
-        self._commit(number, plans)
-
-    def _commit(self, number: int, plans: Sequence[_Plan]) -> None:
         writes = _Writes()
         expected: list[bool] = []
         for plan in plans:
-            writes.append(plan.write(self.model))
+            writes.append(plan.made(self.model))
             expected.append(self.model.write(writes[-1]))
         self._expect(self._call(number, "commit", writes), expected)
 
@@ -336,6 +319,14 @@ class _Machine(RuleBasedStateMachine):
     def claim(self, number: int, run_id: str, owner: str, now: float) -> None:
         expected = self.model.claim(run_id, owner, now)
         self._expect(self._call(number, "claim", run_id, owner, now), expected)
+
+    @rule(number=_objects, run_id=_run_ids, until=_times, now=_times)
+    def contend(self, number: int, run_id: str, until: float, now: float) -> None:
+        """A run's owner beats, and another one claims the run."""
+        run = self.model.get(run_id)
+        if run is not None and run.info.owner is not None:
+            self.beat(number, run.info.owner, until)
+            self.claim(number + 1, run_id, next(owner for owner in _OWNERS if owner != run.info.owner), now)
 
     @rule(number=_objects, run_id=_run_ids, off=st.sampled_from([0, 0, -1, 1]))
     def release(self, number: int, run_id: str, off: int) -> None:
@@ -356,8 +347,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(number=_objects)
     def owners(self, number: int) -> None:
-        found = self._call(number, "owners")
-        self._expect(sorted(found) if isinstance(found, list) else found, sorted(self.model.leases))
+        self._expect(set(self._call(number, "owners")), set(self.model.leases))
 
     @rule(number=_objects, run_ids=st.lists(_run_ids, min_size=1, max_size=2))
     def delete(self, number: int, run_ids: list[str]) -> None:
@@ -406,168 +396,3 @@ class _Machine(RuleBasedStateMachine):
 
 def _shown(answer: Any) -> str:
     return f"{answer.__name__} raised" if isinstance(answer, type) else repr(answer)
-
-
-def _unlike(what: str) -> str:
-    return f"this store doesn't do what flowkit.store.Store says: {what}"
-
-
-# What is checked in turn
-
-
-def _called(check: Callable[[Store], None]) -> str:
-    return " ".join((check.__doc__ or "").split()).rstrip(".")
-
-
-def _demand(true: object, check: Callable[[Store], None], got: object) -> None:
-    assert true, _unlike(f"{_called(check)} (got {shown(got, 200)})")
-
-
-def _new(
-    run_id: str, records: Sequence[bytes] = (), time: float = 1.0, workflow: str = "W", owner: str = "me"
-) -> Write:
-    return Write(run_id, 1, 0, records, time, new=NewRun(workflow, owner))
-
-
-def _names(store: Store) -> None:
-    """Any text names a run, a workflow and an owner, and no two are the same."""
-    names = [
-        "a",
-        "A",
-        "ä",
-        "a\u0308",
-        "",
-        " ",
-        "a ",
-        "'",
-        '"',
-        "%",
-        "_",
-        "a/b",
-        "..",
-        "\x00",
-        "a\x00b",
-        "\n",
-        "😀",
-        "x" * 500,
-    ]
-    stored = store.commit([_new(name, [name.encode()], workflow=name, owner=name) for name in names])
-    _demand(stored == [True] * len(names), _names, stored)
-    for name in names:
-        info = store.info(name)
-        _demand(info and (info.run_id, info.workflow, info.owner) == (name, name, name), _names, info)
-        _demand(store.read(name) == [name.encode()], _names, store.read(name))
-        found = [info.run_id for info in store.find(workflows=[name])]
-        _demand(found == [name], _names, found)
-    _demand(store.delete(["%"]) == 1 and len(store.find()) == len(names) - 1, _names, store.find())
-
-
-def _numbers(store: Store) -> None:
-    """Times come back as they were given, to the last bit; a time may be a whole number, zero, or infinite."""
-    for count, time in enumerate([1764000000.1234567, 0.1 + 0.2, 5e-324, 0, 12, 1e300, float("inf")]):
-        store.commit([_new(f"r{count}", time=time), Write(f"r{count}", 1, 0, (), time, "waiting", time)])
-        info = store.info(f"r{count}")
-        _demand(info and (info.created, info.updated, info.due) == (time, time, time), _numbers, (time, info))
-
-
-def _large(store: Store) -> None:
-    """A record may be empty or large, and a journal long."""
-    records = [b"", bytes(range(256)), b"x" * 5_000, b"y" * 1_000_000, b"", *(b"%d" % n for n in range(2_000))]
-    stored = store.commit([_new("r", records[:3]), Write("r", 1, 3, records[3:], 2.0)])
-    _demand(stored == [True, True], _large, stored)
-    _demand(store.read("r") == records, _large, len(store.read("r")))
-    _demand(store.read("r", 1_000) == records[1_000:], _large, len(store.read("r", 1_000)))
-
-
-def _copies(store: Store) -> None:
-    """What was stored isn't changed through the lists that were given or got."""
-    write = _new("r", [b"one"])
-    records = write.records = [b"one"]
-    writes = [write]
-    store.commit(writes)
-    records.append(b"two")
-    writes.clear()
-    store.read("r").clear()
-    store.find().clear()
-    _demand(store.read("r") == [b"one"] and len(store.find()) == 1, _copies, store.read("r"))
-
-
-def _order(store: Store) -> None:
-    """Runs are listed in the order they were created, whatever their names, times and changes."""
-    names = [f"r{n * 7 % 30}" for n in range(30)]
-    for number, name in enumerate(names):
-        store.commit([_new(name, time=float(100 - number))])
-    store.commit([Write(name, 1, 0, [b"x"], 200.0, "waiting", 5.0) for name in reversed(names)])
-    store.delete(names[3:5])
-    store.commit([_new(names[3])])
-    expected = [*names[:3], *names[5:], names[3]]
-    found = [info.run_id for info in store.find()]
-    _demand(found == expected, _order, found)
-    found = [info.run_id for info in store.find(newest=True, limit=4)]
-    _demand(found == expected[::-1][:4], _order, found)
-
-
-def _at_once(store: Store) -> None:
-    """Of several threads that write at the same position, or create the same run, one succeeds."""
-    threads, rounds = 4, 15
-    wins: list[tuple[int, str]] = []
-
-    def compete(number: int) -> None:
-        for position in range(rounds):
-            barrier.wait()
-            if store.commit([_new(f"new {position}", [b"%d" % number])])[0]:
-                wins.append((position, "new"))
-            barrier.wait()
-            if store.commit([Write("r", 1, position, [b"%d" % number], 2.0)])[0]:
-                wins.append((position, "write"))
-
-    store.commit([_new("r")])
-    barrier = threading.Barrier(threads, timeout=60)
-    _in_threads(threads, compete)
-    _demand(sorted(wins) == sorted((n, kind) for n in range(rounds) for kind in ("new", "write")), _at_once, wins)
-    _demand(len(store.read("r")) == rounds, _at_once, store.read("r"))
-
-
-def _side_by_side(store: Store) -> None:
-    """Threads that commit, read and beat at the same time don't disturb each other; a commit that isn't to wait is
-    stored or raises StoreBusy."""
-    threads, rounds = 4, 25
-
-    def work(number: int) -> None:
-        run_id = f"r{number}"
-        store.commit([_new(run_id)])
-        for position in range(rounds):
-            write = Write(run_id, 1, position, [b"%d %d" % (number, position)], float(position))
-            try:
-                stored = store.commit([write], wait=False)
-            except StoreBusy:
-                stored = store.commit([write])
-            _demand(stored == [True], _side_by_side, stored)
-            store.beat(f"owner {number}", float(position))
-            info, records = store.info(run_id), store.read(run_id)
-            _demand(
-                info and info.length == position + 1 and len(records) == position + 1, _side_by_side, (info, records)
-            )
-
-    _in_threads(threads, work)
-    for number in range(threads):
-        records = store.read(f"r{number}")
-        _demand(records == [b"%d %d" % (number, position) for position in range(rounds)], _side_by_side, records)
-
-
-def _in_threads(count: int, work: Callable[[int], None]) -> None:
-    errors: list[Exception] = []
-
-    def guarded(number: int) -> None:
-        try:
-            work(number)
-        except Exception as error:  # noqa: BLE001 - raised below, in the thread that asked
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
