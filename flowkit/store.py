@@ -9,8 +9,9 @@ beaten in time. Each claim raises the run's *fence*. A write carries the fence i
 where that isn't the run's any more. So a process that was stopped and woken again can't write over whoever took its
 runs, whatever its clock says (M. Kleppmann, "How to do distributed locking", 2016).
 
-**Damage.** What a store can't read of one run is that run's matter: methods that are about it raise `RunDamaged`, a write
-to it is refused, `find` lists it as *damaged* whatever else is asked for, and it can be deleted. Other runs go on.
+**Damage.** What a store can't read of one run is that run's matter: methods that are about it raise `RunDamaged`, a
+write to it is refused, `find` may list it as *damaged* although another status or workflow was asked for, and it can be
+deleted. Other runs go on.
 
 **Threads.** All methods block until they are done, and may be called from any thread, from several at once. flowkit
 calls `Store.commit` from the event loop's own thread where the store is quick, from a worker thread where it isn't, and
