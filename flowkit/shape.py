@@ -231,10 +231,10 @@ class _Fitting:
         found: dict[str, list[list[int]]] = {}
         for step, (queue, resuming) in lanes.items():
             name = self.names.get(step)
-            if name is not None:
-                one = found.setdefault(name, [[], []])
-                one[0] = sorted(one[0] + queue)
-                one[1] = one[1] + resuming
+            if name in found:  # steps that became one: their queues go on in the order of their events
+                found[name] = [sorted(found[name][0] + queue), sorted(found[name][1] + resuming)]
+            elif name is not None:
+                found[name] = [queue, resuming]
         return found
 
     def _scope(
@@ -248,7 +248,9 @@ class _Fitting:
         arrivals: list[list[Any]],
         fired: list[str],
     ) -> list[Any]:
-        still = [self._gatherer(step, "the end of a fan-out") for step in reach if step not in fired]
+        reached = [
+            self.names.get(step) if step in fired else self._gatherer(step, "the end of a fan-out") for step in reach
+        ]
         gathered = [
             [self._gatherer(step, _said([event for _, event in arrived]), arrived), arrived]
             for step, arrived in arrivals
@@ -258,8 +260,8 @@ class _Fitting:
         if len(set(names)) != len(names):
             problem = f"in a fan-out of {producer!r}, several steps have gathered that are one step now"
             raise CodeChanged(self.run_id, self.plan.name, problem, "keep them until such runs have ended")
-        reached = [*still, *(name for name in was if name not in still)]
-        return [number, parent, place, self._renamed(producer), reached, size, gathered, sorted(was)]
+        still = [name for name in dict.fromkeys(reached) if name is not None]
+        return [number, parent, place, self._renamed(producer), still, size, gathered, sorted(was)]
 
     def _renamed(self, name: str | None) -> str | None:
         return None if name is None else self.names.get(name) or name
