@@ -146,6 +146,9 @@ class RunLog:
         self._begun = True
         found = await anyio.to_thread.run_sync(self._look, self.tenant.now())
         machine = self._run.machine
+        if self.is_stopping:
+            self._length = self._committed = 0 if found is None else found[0].length
+            return True  # it was stopped meanwhile, so it doesn't begin
         if found is None:
             self._create(is_fresh=start is not None)
             return True

@@ -171,7 +171,7 @@ class Run(Nesting):
         assert log is not None
         try:
             if await log.open(start, patient=self.machine.patient):
-                if start is None and not self.machine.started:
+                if start is None and not self.machine.started and not log.is_stopping:
                     _ = self.machine.plan.start_type()  # it is new, and says which fields it needs
                 return True
         except Exception as error:  # noqa: BLE001 - becomes the run's error

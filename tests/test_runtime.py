@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from stored_flows import (
     Approved,
@@ -41,8 +42,8 @@ from flowkit import (
 from flowkit.memory_store import MemoryStore
 from flowkit.runtime import Runtime, open_runtime
 from flowkit.sqlite_store import SQLiteStore
-from flowkit.storage_errors import UnexpectedEvent, UnknownRun, WrongWorkflow
-from flowkit.store import Store
+from flowkit.storage_errors import RunSuspended, UnexpectedEvent, UnknownRun, WrongWorkflow
+from flowkit.store import RunInfo, Store
 
 __all__ = ["wall_clock"]
 
@@ -506,3 +507,29 @@ async def test_what_waited_for_its_turn_when_the_runtime_was_closed_has_it_in_th
         await runtime.join()
         assert {one.status for one in await runtime.runs()} == {"finished"}
     assert anyio.current_time() == pytest.approx(350)
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "stored"])
+async def test_a_runtime_that_is_closed_while_a_run_is_looked_up_does_not_wait_for_it(is_there: bool) -> None:
+    class Closes(MemoryStore):
+        closes: Runtime | None = None
+
+        def info(self, run_id: str) -> RunInfo | None:
+            if self.closes is not None:
+                anyio.from_thread.run_sync(self.closes.stop)
+            return super().info(run_id)
+
+    store = Closes()
+    if is_there:
+        async with open_runtime(store=store, workflows=[WaitsForApproval()]) as runtime:
+            await runtime.run("WaitsForApproval", run_id="w")
+    with anyio.fail_after(60):
+        async with open_runtime(store=store, workflows=[WaitsForApproval()]) as runtime:
+            store.closes = runtime
+            with pytest.raises(RunSuspended):
+                await (await runtime.run("WaitsForApproval", run_id="w"))
+    store.closes = None
+    async with open_runtime(store=store, workflows=[WaitsForApproval()]) as runtime:
+        await runtime.run("WaitsForApproval", run_id="w")
+        await runtime.join()
+        assert await status(runtime, "w") == "waiting"
