@@ -28,7 +28,10 @@ HERE = Path(__file__).parent
 
 def needs_what_is_missing(file: Path, seen: frozenset[Path] = frozenset()) -> bool:
     """Whether a test file, or a module beside it that it imports, imports what is not installed."""
-    imported = set(re.findall(r"^(?:import|from) (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+    text = file.read_text(encoding="utf-8")
+    imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    if re.search(r"^(?:import|from) flowkit\.testing", text, re.MULTILINE):
+        imported.add("hypothesis")
     beside = {path for name in imported if (path := HERE / f"{name}.py").exists()} - seen
     return not imported.isdisjoint(OPTIONAL) or any(needs_what_is_missing(path, seen | {file}) for path in beside)
 
