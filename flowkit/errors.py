@@ -541,15 +541,17 @@ class ResourceError(WorkflowRuntimeError):
 
 
 class NoEventLoop(WorkflowRuntimeError):
-    """``Workflow.run()`` was called outside a running event loop."""
+    """``Workflow.run()``, or another ``call``, was made outside a running event loop."""
 
     workflow: str
+    call: str | None
 
-    def __init__(self, workflow: str) -> None:
+    def __init__(self, workflow: str, call: str | None = None) -> None:
         super().__init__(
-            f"{workflow}.run() needs a running event loop: call it in an async function and start that with "
-            "asyncio.run(main()), trio.run(main) or anyio.run(main).",
+            f"{call or f'{workflow}.run()'} needs a running event loop: call it in an async function and start that "
+            "with asyncio.run(main()), trio.run(main) or anyio.run(main).",
             workflow=workflow,
+            call=call,
         )
 
 

@@ -1,4 +1,4 @@
-"""What has happened to a stored run, as its records tell."""
+"""What has happened to a stored run, as its records tell, and a new run that goes on from there."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,10 @@ import attrs
 from flowkit.errors import WrongCall
 from flowkit.facts import Fact, StepCommitted, StepReturned, TimerFired
 from flowkit.machine import Machine
-from flowkit.records import Records
+from flowkit.records import Records, seal
+from flowkit.state import State
 
-__all__ = ["HistoryEntry", "history_of", "last_return"]
+__all__ = ["HistoryEntry", "fork_of", "history_of"]
 
 
 @attrs.frozen
@@ -30,6 +31,27 @@ def history_of(records: Records, run_id: str, journal: Sequence[bytes]) -> list[
     ]
 
 
+def fork_of(records: Records, run_id: str, journal: Sequence[bytes], after: str | int, new_id: str) -> bytes:
+    """The first record of a run ``new_id`` that goes on from where this run was after a step (or a record).
+
+    Raises:
+        WrongCall: that step has never returned in it, there is no such record, or the run had ended there.
+        RunDamaged, CodeChanged: its records can't be read, or don't fit the workflow any more.
+    """
+    call = "fork()"
+    number = after if isinstance(after, int) else _last_return(history_of(records, run_id, journal), after, run_id)
+    if not 0 < number < len(journal):
+        raise WrongCall(call, f"got after={number}, but run {run_id!r} has records 1 to {len(journal) - 1}", "give one")
+    state = State(records.plan.state_type)
+    restored = records.restore(run_id, 0, journal[: number + 1], state, patient=False)
+    machine = restored.machine
+    if machine.outcome is not None:
+        raise WrongCall(call, f"got after={after!r}, where run {run_id!r} had ended", "give an earlier one")
+    machine.run_id = new_id
+    head = attrs.evolve(restored.head, run_id=new_id, forked_from=(run_id, number))
+    return seal(new_id, 0, records.books(machine, head))
+
+
 def _step_of(fact: Fact, machine: Machine) -> str | None:
     number = getattr(fact, "invocation", getattr(fact, "sender", None))
     if isinstance(fact, TimerFired):
@@ -39,7 +61,7 @@ def _step_of(fact: Fact, machine: Machine) -> str | None:
     return None if entry is None else entry.lane.spec.name
 
 
-def last_return(history: Sequence[HistoryEntry], step: str, run_id: str) -> int:
+def _last_return(history: Sequence[HistoryEntry], step: str, run_id: str) -> int:
     """The number of the record in which a step returned last."""
     returns = {one.step: one.number for one in history if isinstance(one.fact, StepReturned | StepCommitted)}
     if step not in returns:

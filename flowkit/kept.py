@@ -1,5 +1,7 @@
 """Where a run is kept. Imported when a run is given a store: serialization is a third of flowkit's time to import."""
 
+from typing import Any
+
 import attrs
 
 from flowkit.backend import Backend
@@ -11,7 +13,7 @@ from flowkit.runner import Run
 from flowkit.store import Store
 from flowkit.tenant import Tenant, tenant_of
 
-__all__ = ["Kept", "kept_with"]
+__all__ = ["Kept", "check_durability", "check_store", "kept_with"]
 
 
 @attrs.frozen
@@ -30,11 +32,8 @@ class Kept:
         Raises:
             WrongCall: it is no store, or there is no such durability.
         """
-        if not isinstance(self.store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
-            cure = 'give one, SQLiteStore("runs.db")'
-            raise WrongCall(call, f"takes a store, but got {shown(self.store)}", cure)
-        if self.durability not in ("sync", "async"):
-            raise WrongCall(call, f"got durability={shown(self.durability)}", 'give "sync" or "async"')
+        check_store(call, self.store)
+        check_durability(call, self.durability)
 
     def take(self, run: Run, records: Records, backend: Backend) -> None:
         """Keep this run here. To be called before it is driven."""
@@ -45,6 +44,21 @@ class Kept:
         parent = None if top is run else top.run_id
         run.keep_in(RunLog(run, records, tenant, durability=self.durability, parent=parent))
         run.hosted = self.hosted
+
+
+def check_store(call: str, store: Any) -> None:
+    """Refuse what is no store."""
+    if not isinstance(store, Store):
+        cure = 'give one, SQLiteStore("runs.db")'
+        if isinstance(store, type) and issubclass(store, Store):
+            cure = f"make one, {store.__name__}(…)"
+        raise WrongCall(call, f"takes a store, but got {shown(store)}", cure)
+
+
+def check_durability(call: str, durability: Any) -> None:
+    """Refuse what is no durability."""
+    if durability not in ("sync", "async"):
+        raise WrongCall(call, f"got durability={shown(durability)}", 'give "sync" or "async"')
 
 
 def kept_with(log: RunLog) -> Kept:

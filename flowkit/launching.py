@@ -3,19 +3,21 @@
 import itertools
 import os
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
 from flowkit.errors import EventError, WrongCall, shown
 from flowkit.events import Event, StartEvent
-from flowkit.facts import StartStep
+from flowkit.facts import Command, Fact, StartStep
 from flowkit.plan import Plan
 from flowkit.runner import Run
 from flowkit.stream import Origin
 
-__all__ = ["Parent", "new_id", "origin_of", "start_event_of"]
+__all__ = ["Keep", "Parent", "chained", "check_id", "new_id", "origin_of", "start_event_of"]
 
+Keep = Callable[[Fact, Sequence[Command]], None]
 _ids = itertools.count()
 _process = uuid.uuid4().hex
 
@@ -51,6 +53,20 @@ class Parent:
         return f"{self.run.run_id}/{self.start.invocation}.{self.start.attempt}.{self.child}.{self.runs}"
 
 
+def check_id(call: str, name: str, run_id: Any, *, needed: bool = False) -> None:
+    """Refuse what can't be a run's id; ``None`` where it is ``needed``, too."""
+    if run_id is None and not needed:
+        return
+    if not isinstance(run_id, str):
+        raise WrongCall(call, f"takes a string as {name}, but got {shown(run_id)}", "write str(…)")
+    if not run_id:
+        raise WrongCall(call, f"got {name}=''", "give a name" if needed else "give a name, or leave it out")
+    try:
+        _ = run_id.encode()
+    except UnicodeEncodeError:
+        raise WrongCall(call, f"got {name}={shown(run_id)}, which is no text", "leave surrogates out") from None
+
+
 def origin_of(parent: Parent, workflow: str, run_id: str) -> Origin:
     above = parent.run.origin.path if parent.run.origin is not None else ()
     return Origin(workflow, run_id, (*above, parent.step))
@@ -79,3 +95,15 @@ def start_event_of(plan: Plan, given: Event | None, fields: dict[str, Any], *, s
         cure = f"build one, {kind.__name__}(…), or give its fields to run()"
         raise WrongCall(call, f"takes a {kind.__name__} as start_event, but got {shown(given)}", cure)
     return given
+
+
+def chained(first: Keep | None, second: Keep | None) -> Keep | None:
+    """Both, where there are two."""
+    if first is None or second is None:
+        return first or second
+
+    def both(fact: Fact, commands: Sequence[Command]) -> None:
+        first(fact, commands)
+        second(fact, commands)
+
+    return both

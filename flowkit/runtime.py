@@ -29,21 +29,19 @@ from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
-import attrs
 from anyio.abc import TaskGroup
 
 from flowkit import backend
-from flowkit.errors import NoEventLoop, RunFinished, WorkflowCancelled, WrongCall, no_event, shown
+from flowkit.errors import NoEventLoop, RunFinished, WorkflowCancelled, WrongCall, did_you_mean, no_event, shown
 from flowkit.events import Event
 from flowkit.handler import Handler
-from flowkit.history import HistoryEntry, history_of, last_return
-from flowkit.launching import start_event_of
+from flowkit.history import HistoryEntry, fork_of, history_of
+from flowkit.kept import check_durability, check_store
+from flowkit.launching import check_id, start_event_of
 from flowkit.log import Durability
 from flowkit.performer import first_of
 from flowkit.process import is_gone
-from flowkit.records import seal
 from flowkit.runner import Run
-from flowkit.state import State
 from flowkit.storage_errors import (
     CodeChanged,
     LeaseLost,
@@ -108,8 +106,7 @@ async def open_runtime(
         NoEventLoop: no event loop is running.
     """
     call = "open_runtime()"
-    if not isinstance(store, Store):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise WrongCall(call, f"takes a store, but got {shown(store)}", 'give one, SQLiteStore("runs.db")')
+    check_store(call, store)
     by_name: dict[str, Workflow] = {}
     for workflow in _workflows(call, workflows):
         workflow.validate()
@@ -117,15 +114,18 @@ async def open_runtime(
         if name in by_name:
             raise WrongCall(call, f"got two workflows called {name}", "rename one: a stored run knows its own by name")
         by_name[name] = workflow
-    for option, value in (("release_after", release_after), ("lease", lease)):
-        if value is not None and not _is_seconds(value):
-            raise WrongCall(call, f"got {option}={shown(value)}", "give seconds, more than 0")
-    if durability not in ("sync", "async"):
-        raise WrongCall(call, f"got durability={shown(durability)}", 'give "sync" or "async"')
-    _check_keep(call, keep_finished)
+    if release_after is not None and not _is_seconds(release_after):
+        raise WrongCall(call, f"got release_after={shown(release_after)}", "give seconds, more than 0, or None")
+    if not _is_seconds(lease) or lease == math.inf:
+        raise WrongCall(call, f"got lease={shown(lease)}", "give seconds, more than 0")
+    if not isinstance(release_suspended, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongCall(call, f"got release_suspended={shown(release_suspended)}", "give True or False")
+    check_durability(call, durability)
+    if keep_finished is not None:
+        _check_keep(call, keep_finished)
     loop = backend.current()
     if loop is None:
-        raise NoEventLoop("open_runtime")
+        raise NoEventLoop("", call)
     tenant = Tenant(store, loop, lease)
     runtime = Runtime(tenant, by_name, durability, release_after, release_suspended, keep_finished)
     await tenant.enter()
@@ -146,6 +146,8 @@ async def open_runtime(
             for workflow in by_name.values():
                 await workflow.aclose()
             await tenant.leave()
+    if runtime.exit is not None:
+        raise runtime.exit
     if failed is not None:
         raise failed
 
@@ -177,6 +179,7 @@ class Runtime:
         self._leaving: dict[str, float] = {}  # runs being released, as far as they have a time to come back at
         self._next_due = math.inf
         self._next_prune = -math.inf
+        self.exit: BaseException | None = None  # Ctrl-C or exit in a step: it is the program's
         self._group: TaskGroup | None = None
         self._wake = anyio.Event()
 
@@ -207,8 +210,7 @@ class Runtime:
         """
         known = self._known(workflow)
         name = plan_of(known).name
-        if run_id is not None and (not isinstance(run_id, str) or not run_id):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WrongCall("runtime.run()", f"takes a string as run_id, but got {shown(run_id)}", "write str(…)")
+        check_id("runtime.run()", "run_id", run_id)
         identity = uuid.uuid4().hex if run_id is None else run_id
         handler = self._here(identity)
         if handler is None:
@@ -239,6 +241,7 @@ class Runtime:
 
         Awaiting it may also raise `RunElsewhere`, `RunDamaged` and `CodeChanged`.
         """
+        check_id("handler()", "run_id", run_id, needed=True)
         found = self._here(run_id)
         if found is not None:
             return found
@@ -306,12 +309,14 @@ class Runtime:
         """What the store knows of its runs, the latest created first; nested ones aside.
 
         Raises:
-            WrongCall: there is no such status.
+            WrongCall: there is no such status, or an argument is of the wrong type.
             StoreError: the store failed.
         """
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WrongCall("runs()", f"got limit={shown(limit)}", "give a whole number, 0 or more, or None")
         if status is not None and status not in STATUSES:
             raise WrongCall("runs()", f"got status={shown(status)}", f"give one of {', '.join(STATUSES)}")
-        name = plan_of(workflow).name if isinstance(workflow, Workflow) else workflow
+        name = None if workflow is None else _name_of("runs()", workflow)
         find = partial(
             self._store.find,
             statuses=None if status is None else (status,),
@@ -328,6 +333,7 @@ class Runtime:
             UnknownRun, RunDamaged, CodeChanged, StoreError: as `send_event`.
             WrongCall: it belongs to a workflow that this runtime doesn't have.
         """
+        check_id("history()", "run_id", run_id, needed=True)
         info = await self._info(run_id)
         records = await anyio.to_thread.run_sync(self._store.read, run_id)
         return history_of(records_of(self._known(info.workflow)), run_id, records)
@@ -341,47 +347,48 @@ class Runtime:
             new_id: the new run's id; made up by default.
 
         Raises:
-            WrongCall: that step has never returned in it, or there is no such record.
-            RunElsewhere: there is a run ``new_id``.
+            WrongCall: that step has never returned in it, there is no such record, the run had ended there, or there
+                is a run ``new_id`` already.
             UnknownRun, RunDamaged, CodeChanged, StoreError: as `send_event`.
         """
+        if isinstance(after, bool) or not isinstance(after, int | str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            problem = f"takes a step's name or a record's number as after, but got {shown(after)}"
+            raise WrongCall("fork()", problem, 'write after="charge"')
+        check_id("fork()", "run_id", run_id, needed=True)
+        check_id("fork()", "new_id", new_id)
+        _ = self._open()
         info = await self._info(run_id)
         workflow = self._known(info.workflow)
-        kept = records_of(workflow)
         records = await anyio.to_thread.run_sync(self._store.read, run_id)
-        number = after if isinstance(after, int) else last_return(history_of(kept, run_id, records), after, run_id)
-        if not 0 < number < len(records):
-            raise WrongCall(
-                "fork()", f"got after={number}, but run {run_id!r} has records 1 to {len(records) - 1}", "give one"
-            )
         new_id = new_id or uuid.uuid4().hex
-        state = State(plan_of(workflow).state_type)
-        restored = kept.restore(run_id, 0, records[: number + 1], state, patient=False)
-        restored.machine.run_id = new_id
-        forked = kept.books(restored.machine, attrs.evolve(restored.head, run_id=new_id, forked_from=(run_id, number)))
+        forked = fork_of(records_of(workflow), run_id, records, after, new_id)
         write = Write(
             new_id,
             1,
             0,
-            [seal(new_id, 0, forked)],
+            [forked],
             self._tenant.now(),
             status="running",
             new=NewRun(info.workflow, self._tenant.owner),
         )
         if not (await anyio.to_thread.run_sync(self._store.commit, [write]))[0]:
-            raise RunElsewhere(new_id, "this store, where it is another run")
+            problem = f"got new_id={new_id!r}, but there is a run of this id"
+            raise WrongCall("fork()", problem, "give another, or leave it out")
         handler = self._drive(workflow, new_id, go_on=True)
         await handler.come_up()
         return handler
 
-    async def prune(self, *, keep: int | float | timedelta | None = None) -> int:
-        """Delete ended runs but so many, or those that ended longer ago (as ``keep_finished``); how many.
+    async def prune(self, *, keep: int | float | timedelta) -> int:
+        """Delete ended runs of this runtime's workflows but so many, or those that ended longer ago (as
+        ``keep_finished``); how many. ``keep=0`` deletes all that have ended.
 
-        ``keep=None`` deletes all that have ended.
+        Raises:
+            WrongCall: it says neither a number nor a time.
+            StoreError: the store failed.
         """
         _check_keep("prune()", keep)
-        ended = await anyio.to_thread.run_sync(partial(self._store.find, statuses=ENDED, newest=True))
-        return await self._delete(ended, 0 if keep is None else keep)
+        find = partial(self._store.find, statuses=ENDED, workflows=tuple(self._workflows), newest=True)
+        return await self._delete(await anyio.to_thread.run_sync(find), keep)
 
     # --------------------------------------------------------------------------------------------------------- inside
 
@@ -399,11 +406,17 @@ class Runtime:
         if group is not None:
             group.cancel_scope.cancel()
 
+    def _open(self) -> TaskGroup:
+        if self._group is None:
+            raise WrongCall("the runtime", "is closed", "use it inside its `async with` block")
+        return self._group
+
     def _known(self, workflow: Workflow | str) -> Workflow:
-        name = plan_of(workflow).name if isinstance(workflow, Workflow) else workflow
+        name = _name_of("the runtime", workflow)
         if name not in self._workflows:
-            has = ", ".join(self._workflows)
-            raise WrongCall("the runtime", f"has no workflow {shown(name)}, only {has}", "give it to open_runtime()")
+            has = f"only {', '.join(self._workflows)}" if self._workflows else "and no other"
+            cure = did_you_mean(name, self._workflows) or "give it to open_runtime()"
+            raise WrongCall("the runtime", f"has no workflow {name!r}, {has}", cure)
         return self._workflows[name]
 
     def _here(self, run_id: str) -> Handler | None:
@@ -420,14 +433,13 @@ class Runtime:
 
     def _drive(self, workflow: Workflow, run_id: str, **arguments: Any) -> Handler:
         """Have a run in memory: a new one, or one from the store."""
-        if self._group is None:
-            raise WrongCall("the runtime", "is closed", "use it inside its `async with` block")
+        group = self._open()
         handler = run_hosted(workflow, self._tenant, self._durability, run_id, **arguments)
         run, drive = handler.claim()
         run.resting = self._rests
         self._runs[run_id] = run
         self._handlers[run_id] = handler
-        self._group.start_soon(self._driven, run, drive)
+        group.start_soon(self._driven, run, drive)
         return handler
 
     async def _driven(self, run: Run, drive: Callable[[], Awaitable[None]]) -> None:
@@ -440,7 +452,9 @@ class Runtime:
                 self._leaving.pop(run.run_id, None)
             self._ended(run)
         if run.error is not None and not isinstance(run.error, Exception):
-            raise run.error  # Ctrl-C or exit in a step: it is the program's
+            self.exit = self.exit or run.error
+            if self._group is not None:
+                self._group.cancel_scope.cancel()
 
     def _ended(self, run: Run) -> None:
         error = run.error
@@ -458,6 +472,7 @@ class Runtime:
 
     async def _bring(self, run_id: str, what: str, **arguments: Any) -> Handler:
         """Have a stored run that hasn't ended in memory."""
+        check_id(what, "run_id", run_id, needed=True)
         handler = self._here(run_id)
         if handler is not None and handler.is_done():
             handler = None  # it has ended, or went elsewhere
@@ -474,9 +489,7 @@ class Runtime:
             raise await anyio.to_thread.run_sync(self._unknown, run_id)
         return info
 
-    def _unknown(self, run_id: Any) -> UnknownRun | WrongCall:
-        if not isinstance(run_id, str):
-            return WrongCall("the runtime", f"takes a string as run_id, but got {shown(run_id)}", "write str(…)")
+    def _unknown(self, run_id: str) -> UnknownRun:
         return UnknownRun(run_id, [one.run_id for one in self._store.find(newest=True, limit=GUESS_AMONG)])
 
     # --------------------------------------------------------------------------------------------------- the keeper
@@ -521,6 +534,8 @@ class Runtime:
         stored = [await anyio.to_thread.run_sync(self._store.info, run_id) for run_id in again]
         found += [info for info in stored if info is not None and info.status not in ENDED]
         for info in found:
+            if info.status == "damaged":
+                continue  # listed whatever was asked for; `runs` shows it
             if info.run_id not in self._runs and info.run_id not in self._unfit and self._group is not None:
                 _ = self._drive(self._workflows[info.workflow], info.run_id, go_on=True)
         due = await anyio.to_thread.run_sync(self._store.next_due, names)
@@ -580,8 +595,18 @@ def _is_seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
+def _name_of(call: str, workflow: Any) -> str:
+    if isinstance(workflow, Workflow):
+        return plan_of(workflow).name
+    if isinstance(workflow, str):
+        return workflow
+    is_class = isinstance(workflow, type) and issubclass(workflow, Workflow)
+    cure = f"make one, {workflow.__name__}(…)" if is_class else 'write "Order", or give the instance'
+    raise WrongCall(call, f"takes a workflow or its name, but got {shown(workflow)}", cure)
+
+
 def _check_keep(call: str, keep: Any) -> None:
-    if keep is None or (isinstance(keep, timedelta) and keep >= timedelta(0)):
+    if isinstance(keep, timedelta) and keep >= timedelta(0):
         return
     if not isinstance(keep, int | float) or isinstance(keep, bool) or not keep >= 0:
         cure = "give a number of runs, seconds as a float, or a timedelta"

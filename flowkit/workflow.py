@@ -10,7 +10,7 @@ What keeps runs (serialization, logs) is imported when it is first needed: it ta
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 from weakref import WeakKeyDictionary
@@ -30,9 +30,9 @@ from flowkit.errors import (
     shown,
 )
 from flowkit.events import Event
-from flowkit.facts import Command, Fact, StartStep
+from flowkit.facts import StartStep
 from flowkit.handler import Handler
-from flowkit.launching import Parent, new_id, origin_of, start_event_of
+from flowkit.launching import Keep, Parent, chained, check_id, new_id, origin_of, start_event_of
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 __all__ = ["Workflow", "plan_of", "records_of", "run_hosted"]
 
 _UNSET: Any = object()
-Keep = Callable[[Fact, Sequence[Command]], None]
 
 
 @attrs.define(eq=False)
@@ -296,8 +295,7 @@ class Workflow:
         if loop is None:
             raise NoEventLoop(plan.name)
         call = f"{plan.name}.run()"
-        if run_id is not None and not isinstance(run_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WrongCall(call, f"takes a string as run_id, but got {shown(run_id)}", "write str(…)")
+        check_id(call, "run_id", run_id)
         machine: Machine | None = None
         if ctx is not None:
             self._check_context(ctx, plan, call)
@@ -333,7 +331,7 @@ class Workflow:
             timeout=timeout,
             parent=parent.run if parent is not None else None,
             origin=None if parent is None else origin_of(parent, plan.name, identity),
-            keep=_chained(keep, Narrator(plan) if settings.verbose else None),
+            keep=chained(keep, Narrator(plan) if settings.verbose else None),
         )
         if kept is not None:
             run.told = start_event is not None or bool(fields)
@@ -571,17 +569,6 @@ def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
         return named
     fitting = [child for child in record.children.values() if isinstance(child, kind)]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def _chained(first: Keep | None, second: Keep | None) -> Keep | None:
-    if first is None or second is None:
-        return first or second
-
-    def both(fact: Fact, commands: Sequence[Command]) -> None:
-        first(fact, commands)
-        second(fact, commands)
-
-    return both
 
 
 def _start_host(record: _Record) -> None:
