@@ -109,6 +109,8 @@ class Nesting(Requests):
     def at_rest(self) -> bool:
         """Whether nothing in this run, nor in those nested in it, moves on without somebody outside or a timer."""
         machine = self.machine
+        if machine.busy > self._nested:
+            return False  # asked for each commit, and mostly so
         nested = [child for child in self.children or () if not child.ended]
         return machine.started and machine.busy <= len(nested) and all(child.at_rest() for child in nested)
 

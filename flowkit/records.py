@@ -33,7 +33,7 @@ import attrs
 from flowkit.errors import ImpossibleFact, SerializationError
 from flowkit.fact_forms import Facts, read_list, read_whole
 from flowkit.facts import Fact
-from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, path_step
+from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, path_step, to_json
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec, parse
@@ -162,7 +162,7 @@ class Records:
             data = self._facts.write(fact)
         except (Refusal, RuntimeError):
             data = self._nearly(lambda facts, _: facts.write(fact))
-        return TO_JSON.encode(data).encode()
+        return to_json(data).encode()
 
     def books(self, machine: Machine, head: Head) -> bytes:
         """The payload of a record that reading can begin at: the machine's books and its state, as they are now.
