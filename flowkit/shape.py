@@ -101,7 +101,7 @@ def plan_from(shape: Any, codec: Codec) -> Plan:
     types: list[type[Any]] = []
     known: list[bool] = []
     for entry in _list(listed):
-        tag = _text(_list(entry)[0])
+        tag = _text(next(iter(_list(entry)), None))
         try:
             found = codec.class_of(tag)
         except TypeChanged:
@@ -118,7 +118,10 @@ def plan_from(shape: Any, codec: Codec) -> Plan:
                 cure="give it the bases that it had until the runs that know it have ended",
             )
     state_type = None if state_tag is None else codec.class_of(state_tag)
-    return Plan.of(_text(name), [_spec(step, types, state_type) for step in _list(steps)])
+    specs = [_spec(step, types, state_type) for step in _list(steps)]
+    if len({spec.name for spec in specs}) != len(specs):
+        raise ValueError("two steps have one name")
+    return Plan.of(_text(name), specs)
 
 
 def _spec(step: Any, types: list[type[Any]], state_type: type[Any] | None) -> StepSpec:

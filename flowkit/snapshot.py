@@ -242,6 +242,9 @@ def thaw(plan: Plan, state: State, tree: Any, *, patient: bool = False) -> Machi
         for event in _each(collected, Event, f"{path}[3]"):
             buffer.add(event)
     _count_live(machine)
+    has_work = bool(machine.invocations or machine.held or machine.timers)
+    _check(machine.started or not has_work, "it hasn't begun, and has work", "$.started")
+    _check(machine.outcome is None or not has_work, "it has ended, and has work", "$.stop_event")
     return machine
 
 
