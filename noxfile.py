@@ -117,6 +117,13 @@ def bare(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Runs crash at every point there is, in every form (some minutes)."""
+    session.install(f"{wheel(session)}[trio]", *group("test"))
+    session.run("pytest", "-m", "crash", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, quickly; `nox -s bench -- --peers` in full, beside other engines, which it installs."""
     session.install(f"{wheel(session)}[trio]", *(group("peers") if "--peers" in session.posargs else ()))

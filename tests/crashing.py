@@ -31,8 +31,11 @@ from unittest.mock import patch
 
 import anyio
 import attrs
+import trio
 import virtual_time
 from crash_flows import NESTED, SCENARIOS, Ask, Entry, Ledger, Noting, Reply, Scenario
+
+from trio._core._run import _r as order
 
 from flowkit import WorkflowError, backend, log, performer, tenant
 from flowkit.facts import Command, StepCommitted, StepRaised, StepReturned
@@ -142,6 +145,7 @@ class World:
         inline: bool | None = None,
         snapshot_after: int | None = None,
         downtime: float | None = None,
+        seed: int = 0,
     ) -> None:
         self.scenario = scenario
         self.form: Form = form
@@ -163,10 +167,12 @@ class World:
         self.completed: set[tuple[str, int]] = set()  # attempts whose end was stored when the process died
         self.before = 0  # effects until then
         self._backend = backend
+        self._seed = seed
         self._snapshot_after = snapshot_after
         self._crash_at: int | None = None
         self._scope: Any = None
         self._loop: Any = None
+        self._clock: Callable[[], float] = float
         self._offset = 0.0
 
     # ---------------------------------------------------------------------------------------------------------- lives
@@ -189,13 +195,17 @@ class World:
         self.dead = False
         self.points = []
         self.shown.append({})
+        if self._backend == "trio":
+            order.seed(self._seed + self.lives)  # trio wakes tasks in a random order: in the same one each time
         virtual_time.run(self._life, backend=self._backend)
         if self.dead:
             self._look_at_what_is_left()
 
     async def _life(self) -> None:
         self._loop = backend.current()
-        self._offset = self.now - self._loop.clock()()
+        # One that can be read in a worker thread, too.
+        self._clock = trio.lowlevel.current_clock().current_time if self._backend == "trio" else self._loop.clock()
+        self._offset = self.now - self._clock()
         with anyio.CancelScope() as self._scope:
             try:
                 await self._drive()
@@ -207,8 +217,7 @@ class World:
 
     def wall(self) -> float:
         """Seconds since the epoch."""
-        now: float = self._loop.clock()() + self._offset
-        return now
+        return self._clock() + self._offset
 
     def point(self, label: str) -> bool:
         """The process comes to a point; false where it dies there, or has died."""
@@ -388,7 +397,9 @@ class World:
         if self.lives > 1 or self.crashes:
             last = self.ledger.entries[self.before :]
             if self.durability == "sync":
-                self.faults += [f"{one} had completed before" for one in last if (one.key, one.attempt) in self.completed]
+                self.faults += [
+                    f"{one} had completed before" for one in last if (one.key, one.attempt) in self.completed
+                ]
         self._check_store()
         if self.outcomes != calm.outcomes:
             self.faults.append(f"the outcomes are {self.outcomes}, not {calm.outcomes}")

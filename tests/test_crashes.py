@@ -1,0 +1,133 @@
+"""A run survives the end of its process at any point: nothing is lost, nothing comes twice.
+
+Each test crashes a workflow of crash_flows.py at points that crashing.py counts, goes on in a new process, and compares
+with the life that never crashed. By default every n-th point is tried, beginning with another for each workflow; `nox -s
+crash` (or ``pytest -m crash``) tries them all, in every form.
+"""
+
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from crash_flows import SCENARIOS
+from crashing import World, baseline
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ALL = sorted(SCENARIOS)
+QUIET = sorted(name for name, scenario in SCENARIOS.items() if not scenario.answers)
+SLOW = {"FarTimer"}  # under `workflow.run(store=…)` the lease is renewed every 10 s, for days
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def some(name: str, count: int, every: int) -> Iterable[int]:
+    """Every so many points, beginning with another for each workflow, and always the last."""
+    return sorted({*range(zlib.crc32(name.encode()) % every, count, every), count - 1})
+
+
+def crash_at(name: str, backend: str, every: int, **options: Any) -> int:
+    """Crash at these points; how many there were."""
+    calm = baseline(name, backend, **options)
+    points = some(name, len(calm.points), every)
+    for point in points:
+        World(SCENARIOS[name], backend, **options).live_through(point).check(calm)
+    return len(list(points))
+
+
+# By default: some points
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_runtime_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 7)
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - SLOW))
+def test_the_same_call_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 25, form="block")
+
+
+@pytest.mark.parametrize("name", sorted(set(QUIET) - SLOW))
+def test_awaiting_the_same_call_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 25, form="run")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_async_durability_loses_is_done_again(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 25, durability="async")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_run_goes_on_from_its_snapshot(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 25, snapshot_after=2)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_store_that_commits_in_a_thread(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 40, inline=False)
+
+
+@pytest.mark.parametrize("name", ["Chain", "Asking", "Nested"])
+def test_the_lease_of_the_dead_is_waited_for(name: str, anyio_backend_name: str) -> None:
+    crash_at(name, anyio_backend_name, 15, downtime=0.0)
+
+
+@settings(max_examples=25)
+@given(
+    name=st.sampled_from(ALL),
+    crashes=st.lists(st.integers(0, 60), min_size=2, max_size=4),
+    downtime=st.sampled_from([None, 0.0, 1.0, 1e7]),
+    snapshot_after=st.sampled_from([None, 1, 3]),
+    durability=st.sampled_from(["sync", "sync", "async"]),
+    inline=st.sampled_from([None, None, False]),
+    seed=st.integers(0, 3),
+)
+def test_several_crashes_in_a_row(
+    anyio_backend_name: str, name: str, crashes: list[int], seed: int, **options: Any
+) -> None:
+    calm = baseline(name, anyio_backend_name, durability=options["durability"])
+    World(SCENARIOS[name], anyio_backend_name, seed=seed, **options).live_through(*crashes).check(calm)
+
+
+# In `nox -s crash`: all of them
+
+FORMS: dict[str, dict[str, Any]] = {
+    "runtime": {},
+    "block": {"form": "block"},
+    "run": {"form": "run"},
+    "async": {"durability": "async"},
+    "async-block": {"form": "block", "durability": "async"},
+    "snapshots": {"snapshot_after": 2},
+    "thread": {"inline": False},
+    "at-once": {"downtime": 0.0},
+}
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ALL)
+def test_every_point(name: str, form: str, anyio_backend_name: str) -> None:
+    options = FORMS[form]
+    if (options.get("form") and name in SLOW) or (options.get("form") == "run" and name not in QUIET):
+        pytest.skip("not in this form")
+    crash_at(name, anyio_backend_name, 1, **options)
+
+
+@pytest.mark.crash
+@settings(max_examples=2000)
+@given(
+    name=st.sampled_from(ALL),
+    crashes=st.lists(st.integers(0, 60), min_size=2, max_size=5),
+    downtime=st.sampled_from([None, 0.0, 1.0, 1e7]),
+    snapshot_after=st.sampled_from([None, 1, 3]),
+    durability=st.sampled_from(["sync", "sync", "async"]),
+    inline=st.sampled_from([None, None, False]),
+    seed=st.integers(0, 100),
+)
+def test_many_crashes_in_a_row(
+    anyio_backend_name: str, name: str, crashes: list[int], seed: int, **options: Any
+) -> None:
+    calm = baseline(name, anyio_backend_name, durability=options["durability"])
+    World(SCENARIOS[name], anyio_backend_name, seed=seed, **options).live_through(*crashes).check(calm)
