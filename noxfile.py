@@ -118,7 +118,7 @@ def bare(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Runs crash at every point there is, in every form (some minutes)."""
+    """Runs crash at every point there is, in every form, and real processes are killed (some minutes)."""
     session.install(f"{wheel(session)}[trio]", *group("test"))
     session.run("pytest", "-m", "crash", *session.posargs)
 
