@@ -184,8 +184,8 @@ class Records:
         return f"{self._beginning('books', head)}{self._ending[:-1]},{rest}".encode()
 
     def _beginning(self, code: str, head: Head) -> str:
-        fields = {name: value for name, value in attrs.asdict(head).items() if value is not None and value is not False}
-        fields = {name: self.codec.values.write(value, 0) for name, value in fields.items()}
+        said = attrs.asdict(head, filter=lambda field, value: value != field.default)
+        fields = {name: self.codec.values.write(value, 0) for name, value in said.items()}
         return TO_JSON.encode([code, FORMAT, LOGIC, fields])[:-1] + ","
 
     def _nearly(self, write: Callable[[Facts, Codec], list[Any]]) -> list[Any]:

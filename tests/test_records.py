@@ -436,6 +436,17 @@ def test_a_run_is_replayed_as_patient_as_it_was() -> None:
     assert not machine.patient
 
 
+def test_a_run_is_replayed_as_impatient_as_it_was() -> None:
+    """A run that gave up where today's would wait has given up."""
+    head = Head(run_id="run", workflow="Flow", patient=False)
+    journal = sealed(
+        [RECORDS.head(head), *map(RECORDS.fact, [RunStarted(1.0, "run", Begin(1)), StepReturned(2.0, 1, None)])]
+    )
+    restored = RECORDS.restore("run", 0, journal, State(), patient=True)
+    assert restored.machine.outcome is not None and restored.head == head
+    assert restored.changed
+
+
 def test_a_run_of_another_workflow_is_refused() -> None:
     other = records_of(make_plan(make_step("s0", [Begin], [End]), name="Other"))
     with pytest.raises(WrongWorkflow, match="run 'run' belongs to Flow, not to Other"):
