@@ -149,7 +149,9 @@ _supervisor: Any = None  # a trio.lowlevel.RunVar, made when trio is first seen
 
 
 class _Supervisor:
-    """The system task that owns this trio run's supervised tasks, asleep until something is postponed."""
+    """The system task of this trio run that makes postponed calls, asleep until there are some; and the owner of its
+    supervised tasks, in a task of its own. trio cancels both when the main task has ended. Calls are made until the
+    last supervised task has ended, too: one that is still cleaning up may wait for what they do."""
 
     def __init__(self, trio: Any) -> None:
         self._trio = trio
@@ -163,24 +165,36 @@ class _Supervisor:
     async def run(self) -> None:
         trio = self._trio
         self._task = trio.lowlevel.current_task()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for start, name, context in self._early:
-                context.run(self._spawn, start, name)
-            self._early.clear()
-            while True:
-                calls, self._calls = self._calls, []
-                postponed = None
-                for postponed in calls:
-                    if postponed is not None:
-                        context, call, args = postponed
-                        context.run(call, *args)
-                        del context, call, args
-                del calls, postponed  # asleep, it must keep no run alive
-                if self._calls:
-                    continue
-                self._asleep = True
-                await trio.lowlevel.wait_task_rescheduled(self._abort)
+        async with trio.open_nursery() as around:
+            with trio.CancelScope(shield=True) as serving:
+                around.start_soon(self._own, serving, name=self._task.name)
+                await self._serve()
+
+    async def _own(self, serving: Any) -> None:
+        try:
+            async with self._trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for start, name, context in self._early:
+                    context.run(self._spawn, start, name)
+                self._early.clear()
+                await self._trio.sleep_forever()
+        finally:
+            serving.cancel()
+
+    async def _serve(self) -> None:
+        while True:
+            calls, self._calls = self._calls, []
+            postponed = None
+            for postponed in calls:
+                if postponed is not None:
+                    context, call, args = postponed
+                    context.run(call, *args)
+                    del context, call, args
+            del calls, postponed  # asleep, it must keep no run alive
+            if self._calls:
+                continue
+            self._asleep = True
+            await self._trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def _abort(self, _: Any) -> Any:
         self._asleep = False
