@@ -3,16 +3,20 @@
 How it works
 ------------
 A `World` is everything that survives a process: the store's content, the ledger of effects, the clock on the wall, and
-what the caller who answers questions remembers. A *life* is one process: a new event loop under virtual time, with a new
-store object on the same content, and whatever objects flowkit makes.
+what the caller who answers questions remembers. A *life* is one process: a new event loop under virtual time, with a
+new store object on the same content, and whatever objects flowkit makes.
 
 **Points.** All that a life does to the world goes through `World.point`: before a commit, between the writes of one,
 after it; before and after each command that a run performs, each effect that a step has, each claim, release and
 deletion of a run, each answer that the caller gives. A life may be told to *crash* at the n-th point.
 
-**A crash** is at once. From that point on the store refuses everything, the ledger takes nothing, no command is performed
-and the caller is told nothing, and the life's scope is cancelled. The ``finally`` blocks that run then, unlike those of a
-process that is killed, can change nothing. Whatever hangs or is left behind in them fails the test (virtual_time.py).
+**A crash** is at once. From that point on the store refuses everything, the ledger takes nothing, no command is
+performed and the caller is told nothing, and the life's scope is cancelled. The ``finally`` blocks that run then,
+unlike those of a process that is killed, can change nothing. Whatever hangs or is left behind in them fails the test
+(virtual_time.py).
+
+**A store that fails** is another thing: the process lives on, and so does what it holds in memory. ``fails`` says which
+commits and other calls raise a `StoreError`; the caller then does what a caller would, the same again.
 
 **Time** goes on from life to life: each begins ``downtime`` seconds after the one before has ended.
 
@@ -24,7 +28,7 @@ import contextlib
 import functools
 from abc import update_abstractmethods
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import patch
@@ -34,15 +38,14 @@ import attrs
 import trio
 import virtual_time
 from crash_flows import NESTED, SCENARIOS, Ask, Entry, Ledger, Noting, Reply, Scenario
-
 from trio._core._run import _r as order
 
-from flowkit import WorkflowError, backend, log, performer, tenant
+from flowkit import RunFinished, WorkflowError, backend, log, performer, tenant
 from flowkit.facts import Command, StepCommitted, StepRaised, StepReturned
 from flowkit.log import Durability
 from flowkit.memory_store import MemoryStore
 from flowkit.performer import Performer
-from flowkit.runtime import Runtime, open_runtime
+from flowkit.runtime import HistoryEntry, Runtime, open_runtime
 from flowkit.storage_errors import RunElsewhere, StoreError
 from flowkit.store import ENDED, Store, Write
 from flowkit.workflow import records_of
@@ -95,6 +98,7 @@ class _Mortal(Wrapped):
 
     def around(self, name: str, call: Callable[[], Any]) -> Any:
         self._check()
+        self._world.calling(name)
         if name not in ("claim", "release", "delete"):
             return call()
         self._point(f"before {name}")
@@ -104,6 +108,7 @@ class _Mortal(Wrapped):
 
     def commit(self, writes: Sequence[Write], *, wait: bool = True) -> list[bool]:
         self._check()
+        self._world.calling("commit")
         self._point(f"before a commit of {len(writes)}")
         for count in range(1, len(writes)):
             if not self._world.point(f"inside a commit, after {count} of {len(writes)}"):
@@ -146,6 +151,7 @@ class World:
         snapshot_after: int | None = None,
         downtime: float | None = None,
         seed: int = 0,
+        fails: Callable[[str, int], bool] | None = None,
     ) -> None:
         self.scenario = scenario
         self.form: Form = form
@@ -158,6 +164,7 @@ class World:
         self.lives = 0
         self.dead = False
         self.crashes: list[str] = []
+        self.failures: list[str] = []
         self.points: list[str] = []
         self.faults: list[str] = []
         self.started: set[str] = set()
@@ -168,6 +175,8 @@ class World:
         self.before = 0  # effects until then
         self._backend = backend
         self._seed = seed
+        self._fails = fails
+        self.calls: Counter[str] = Counter()  # of the store, by name
         self._snapshot_after = snapshot_after
         self._crash_at: int | None = None
         self._scope: Any = None
@@ -218,6 +227,16 @@ class World:
     def wall(self) -> float:
         """Seconds since the epoch."""
         return self._clock() + self._offset
+
+    def calling(self, name: str) -> None:
+        """Fail this call of the store, where that is to be."""
+        number = self.calls[name]
+        self.calls[name] += 1
+        if self._fails is not None and self._fails(name, number):
+            self.failures.append(f"{name} {number}")
+            self._look_at_what_is_left()
+            self.shown.append({})
+            raise StoreError("the store", "the disk is full", "make room", "full")
 
     def point(self, label: str) -> bool:
         """The process comes to a point; false where it dies there, or has died."""
@@ -272,7 +291,7 @@ class World:
                 for run_id in self.run_ids:
                     group.start_soon(self._run, workflow, store, run_id)
             return
-        async with open_runtime(
+        async with self._opened(
             store=store,
             workflows=[workflow],
             durability=self.durability,
@@ -283,12 +302,43 @@ class World:
                 for run_id in self.run_ids:
                     group.start_soon(self._follow, runtime, workflow, run_id)
             for run_id in self.run_ids:
-                history = await runtime.history(run_id)
+                history = await self._history(runtime, run_id)
                 self.expect([one.number for one in history] == sorted({one.number for one in history}), "numbers")
                 times = [one.time for one in history]
                 self.expect(times == sorted(times), f"time goes back in {times}")
 
+    async def _history(self, runtime: Runtime, run_id: str) -> list[HistoryEntry]:
+        while True:
+            with contextlib.suppress(*self._told):
+                return await runtime.history(run_id)
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, **options: Any) -> AsyncGenerator[Runtime]:
+        while True:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    runtime = await stack.enter_async_context(open_runtime(**options))
+                except StoreError:
+                    if self.dead or not self.failures:
+                        raise
+                    continue
+                yield runtime
+                return
+
     async def _follow(self, runtime: Runtime, workflow: Noting, run_id: str) -> None:
+        while True:
+            with contextlib.suppress(*self._told):
+                await self._take_part(runtime, workflow, run_id)
+            if self.dead or self.outcomes.get(run_id, ["StoreError"])[0] != "StoreError":
+                return
+            await anyio.sleep(1)
+
+    @property
+    def _told(self) -> tuple[type[Exception], ...]:
+        """What the caller is prepared for."""
+        return (StoreError, RunFinished) if self._fails is not None else ()
+
+    async def _take_part(self, runtime: Runtime, workflow: Noting, run_id: str) -> None:
         answers = sum(run == run_id for run, _ in self.answered)
         if run_id in self.started and answers == self.scenario.answers:
             await self._hands_off(run_id)
@@ -325,7 +375,7 @@ class World:
                         if text is not None:
                             handler.send_event(Reply(text, f"{text}!"))
                     await self._end(run_id, handler)
-            if self.outcomes.get(run_id, [""])[0] != "RunElsewhere":
+            if self.dead or self.outcomes[run_id][0] not in ("RunElsewhere", "StoreError"):
                 return
             await anyio.sleep(self.scenario.lease / 5)
 
@@ -394,7 +444,7 @@ class World:
         Raises:
             AssertionError: it isn't the same.
         """
-        if self.lives > 1 or self.crashes:
+        if self.crashes or self.failures:
             last = self.ledger.entries[self.before :]
             if self.durability == "sync":
                 self.faults += [
@@ -405,7 +455,7 @@ class World:
             self.faults.append(f"the outcomes are {self.outcomes}, not {calm.outcomes}")
         self._check_effects(calm)
         self._check_shown(calm)
-        assert not self.faults, "\n".join([f"crashed {' and then '.join(self.crashes)}:", *self.faults])
+        assert not self.faults, "\n".join([f"after {[*self.crashes, *self.failures]}:", *self.faults])
 
     def _check_effects(self, calm: Report) -> None:
         times = Counter(_effect(entry) for entry in self.ledger.entries)
@@ -415,7 +465,7 @@ class World:
         for entry in self.ledger.entries:
             keys.setdefault(_effect(entry), set()).add(entry.key)
         for effect, count in times.items():
-            if count > 1 + len(self.crashes):
+            if count > 1 + len(self.crashes) + len(self.failures):
                 self.faults.append(f"{effect} came {count} times")
             if len(keys[effect]) > 1 and self.durability == "sync" and not self.scenario.loose:
                 self.faults.append(f"{effect} has several keys, {keys[effect]}")

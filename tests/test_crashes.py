@@ -1,8 +1,8 @@
 """A run survives the end of its process at any point: nothing is lost, nothing comes twice.
 
 Each test crashes a workflow of crash_flows.py at points that crashing.py counts, goes on in a new process, and compares
-with the life that never crashed. By default every n-th point is tried, beginning with another for each workflow; `nox -s
-crash` (or ``pytest -m crash``) tries them all, in every form.
+with the life that never crashed. By default every n-th point is tried, beginning with another for each workflow;
+``nox -s crash`` (or ``pytest -m crash``) tries them all, in every form.
 """
 
 import zlib
@@ -74,16 +74,18 @@ def test_the_lease_of_the_dead_is_waited_for(name: str, anyio_backend_name: str)
     crash_at(name, anyio_backend_name, 15, downtime=0.0)
 
 
+CHANCES: dict[str, Any] = {
+    "crashes": st.lists(st.integers(0, 60), min_size=2, max_size=4),
+    "downtime": st.sampled_from([None, 0.0, 1.0, 1e7]),
+    "snapshot_after": st.sampled_from([None, 1, 3]),
+    "durability": st.sampled_from(["sync", "sync", "async"]),
+    "inline": st.sampled_from([None, None, False]),
+    "seed": st.integers(0, 100),
+}
+
+
 @settings(max_examples=25)
-@given(
-    name=st.sampled_from(ALL),
-    crashes=st.lists(st.integers(0, 60), min_size=2, max_size=4),
-    downtime=st.sampled_from([None, 0.0, 1.0, 1e7]),
-    snapshot_after=st.sampled_from([None, 1, 3]),
-    durability=st.sampled_from(["sync", "sync", "async"]),
-    inline=st.sampled_from([None, None, False]),
-    seed=st.integers(0, 3),
-)
+@given(name=st.sampled_from(ALL), **CHANCES)
 def test_several_crashes_in_a_row(
     anyio_backend_name: str, name: str, crashes: list[int], seed: int, **options: Any
 ) -> None:
@@ -116,18 +118,11 @@ def test_every_point(name: str, form: str, anyio_backend_name: str) -> None:
 
 
 @pytest.mark.crash
-@settings(max_examples=2000)
-@given(
-    name=st.sampled_from(ALL),
-    crashes=st.lists(st.integers(0, 60), min_size=2, max_size=5),
-    downtime=st.sampled_from([None, 0.0, 1.0, 1e7]),
-    snapshot_after=st.sampled_from([None, 1, 3]),
-    durability=st.sampled_from(["sync", "sync", "async"]),
-    inline=st.sampled_from([None, None, False]),
-    seed=st.integers(0, 100),
-)
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=100)
+@given(**CHANCES)
 def test_many_crashes_in_a_row(
-    anyio_backend_name: str, name: str, crashes: list[int], seed: int, **options: Any
+    name: str, anyio_backend_name: str, crashes: list[int], seed: int, **options: Any
 ) -> None:
     calm = baseline(name, anyio_backend_name, durability=options["durability"])
     World(SCENARIOS[name], anyio_backend_name, seed=seed, **options).live_through(*crashes).check(calm)
