@@ -11,6 +11,7 @@ import anyio
 from flowkit.errors import WrongCall
 from flowkit.events import Event, StartEvent
 from flowkit.requests import Requests
+from flowkit.storage_errors import CodeChanged, LeaseLost, RunDamaged, RunElsewhere, StoreError
 
 __all__ = ["Nesting"]
 
@@ -35,6 +36,19 @@ class Nesting(Requests):
     @abstractmethod
     def cancel(self, reason: str, *, by_user: bool = False) -> None:
         """End the run now."""
+
+    def abandon(self, error: BaseException, *, stored: bool) -> None:
+        """Stop the run here, with this error; where it is the store's, those it is nested in, too.
+
+        It isn't the failure of the step that started it, which would be final: all of them go on later, together.
+        """
+        super().abandon(error, stored=stored)
+        above = self.parent
+        if above is None or above.ended or self._log is None or above._log is None:
+            return
+        is_own = self.run_id.startswith(f"{above.run_id}/")  # not an id that the step has made up
+        if isinstance(error, StoreError | LeaseLost | RunDamaged | CodeChanged | RunElsewhere) and is_own:
+            above.abandon(error, stored=True)
 
     def nested(self, run_id: str) -> "Nesting":
         """The run of this id nested in this one, at any depth.
