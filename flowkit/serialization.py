@@ -62,6 +62,7 @@ from flowkit.forms import (
     mentioned_classes,
     unregistered,
 )
+from flowkit.hints import kind_of
 from flowkit.leaves import (
     MALFORMED,
     MAX_DEPTH,
@@ -118,6 +119,9 @@ def _no_hook_for(cls: Any) -> Any:
 def _always(cls: Any) -> bool:
     return True
 
+
+MAX_TEXT = 2_000
+"""Characters of a `StoredError`'s text."""
 
 _PARSER = json.JSONDecoder(object_pairs_hook=_parse_object, parse_int=read_int, parse_constant=_parse_constant)
 
@@ -395,7 +399,8 @@ class Codec:
 
 class _NearlyCodec(Codec):
     def _new_writer(self, cls: type) -> Write:
-        if not issubclass(cls, BaseException) or issubclass(cls, StoredError):
+        kind: Any = cls
+        if not issubclass(kind, BaseException) or issubclass(kind, StoredError):
             return super()._new_writer(cls)
 
         def write(value: Any, depth: int) -> Any:
@@ -407,15 +412,15 @@ class _NearlyCodec(Codec):
         return write
 
 
-def _stand_in(error: BaseException) -> StoredError:
+def _stand_in(error: Any) -> StoredError:
+    cls = kind_of(error)
+    inner: list[Any] = list(error.exceptions[:3]) if issubclass(cls, BaseExceptionGroup) else []
+    text = "; ".join([_said(error), *(f"{kind_of(one).__name__}: {_said(one)}" for one in inner)])
+    return StoredError(class_name(cls), text[:MAX_TEXT])
+
+
+def _said(error: Any) -> str:
     try:
-        text = str(error)
+        return str(error)
     except Exception:  # noqa: BLE001 - it is the user's code
-        text = "its text can't be told"
-    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ()) if isinstance(error, BaseExceptionGroup) else ()
-    text += "".join(f"; {type(one).__name__}: {_stand_in(one).text}" for one in inner[:3])
-    return StoredError(class_name(error.__class__), text[:MAX_TEXT])
-
-
-MAX_TEXT = 2_000
-"""Characters of a `StoredError`'s text."""
+        return "its text can't be told"

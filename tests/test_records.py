@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from machine_world import A1, A, B, Begin, C, End, Lens, World, make_plan, make_step, told, walked, worlds
 
 from flowkit import Context, Event, SerializationError, StartEvent, StepFailedEvent, StopEvent, Workflow, facts, step
+from flowkit.books import Held, Invocation, Timer, Waiting
+from flowkit.collecting import Buffer
+from flowkit.dispatch import Dispatch
 from flowkit.errors import StepFailed, WorkflowTimeoutError
 from flowkit.facts import (
     EventCollected,
@@ -35,12 +38,14 @@ from flowkit.facts import (
     WaitAbandoned,
     WaitOpened,
 )
+from flowkit.joins import FanOut, Joins
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.records import CHECKSUM, Head, Records, seal, unseal
 from flowkit.snapshot import codec_for
 from flowkit.state import State
 from flowkit.storage_errors import RunDamaged, StoredError, WrongWorkflow
+from flowkit.waits import Kept, Wait, Waits
 
 laws = settings(max_examples=int(os.environ.get("FLOWKIT_EXAMPLES", "60")), deadline=None)
 LENGTH = 40
@@ -340,6 +345,21 @@ def test_an_exception_inside_an_event_has_a_stand_in_too() -> None:
         RECORDS.fact(StepReturned(1.0, 1, failed.replace(input_event=lambda: None)))
 
 
+@pytest.mark.parametrize("wrap", ["cause", "group"])
+def test_exceptions_nested_without_end_are_written(wrap: str) -> None:
+    error: Any = Unregistered("inmost")
+    for _ in range(500):
+        if wrap == "group":
+            error = ExceptionGroup("outer", [error])
+        else:
+            outer = ValueError("outer")
+            outer.__cause__, error = error, outer
+    again = read(RECORDS.fact(RunFailed(1.0, error)))
+    assert isinstance(again, RunFailed) and type(again.error) is type(error)
+    error.__cause__ = error
+    assert isinstance(read(RECORDS.fact(RunFailed(1.0, error))), RunFailed)
+
+
 def test_books_hold_what_a_failure_left() -> None:
     plan = make_plan(make_step("s0", [Begin], [A]), make_step("caught", [StepFailedEvent], [End], covers=()))
     records = records_of(plan)
@@ -470,6 +490,35 @@ def test_a_record_is_sealed_for_its_run_and_its_place() -> None:
 def test_no_two_places_have_the_same_seal(first: str, second: str, positions: tuple[int, int]) -> None:
     if (first, positions[0]) != (second, positions[1]):
         assert seal(first, positions[0], b"x") != seal(second, positions[1], b"x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Invocation, "number lane event scope place status attempt since sent at_sent batches at_batch waiting"),
+        (Waiting, "opened open answers to_answer unseen"),
+        (Timer, "at invocation waiter"),
+        (Held, "event sender target scope place published"),
+        (Wait, "order invocation waiter event_type requirements timer"),
+        (Waits, "open kept"),
+        (Kept, "event sender"),
+        (Buffer, "step expected need queues lacking added"),
+        (Joins, "scopes last"),
+        (FanOut, "parent place producer reach size live arrivals fired"),
+    ],
+)
+def test_nothing_was_added_to_the_books_that_snapshot_py_does_not_know(kind: type, fields: str) -> None:
+    """What is added here must be frozen, thawed and checked there, and FORMAT or LOGIC raised."""
+    assert " ".join(field.name for field in attrs.fields(kind)) == fields
+
+
+def test_nothing_was_added_to_the_machine_that_snapshot_py_does_not_know() -> None:
+    written = (
+        "buffers held invocations joins lanes last outcome questions run_id start_event started stepwise timers waits"
+    )
+    others = "waits patient plan state"
+    counted = "busy retrying"
+    assert sorted(Dispatch.__slots__) == sorted(f"{written} {others} {counted}".split())
 
 
 def test_what_a_step_writes_is_small() -> None:
