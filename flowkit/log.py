@@ -35,7 +35,7 @@ from flowkit.facts import Command, Fact, GiveBatch
 from flowkit.machine import Machine
 from flowkit.process import is_gone
 from flowkit.records import Head, Records, seal
-from flowkit.storage_errors import CodeChanged, LeaseLost, RunDamaged, RunElsewhere, WrongWorkflow
+from flowkit.storage_errors import CodeChanged, LeaseLost, RunDamaged, RunElsewhere, StoreError, WrongWorkflow
 from flowkit.store import ENDED, NewRun, RunInfo, Status, Write
 from flowkit.tenant import Tenant
 
@@ -268,6 +268,8 @@ class RunLog:
             self._held.append(commands)
             if any(type(command) is GiveBatch for command in commands):
                 self.tenant.writer.flush_now()
+                if self._error is not None:
+                    raise self._error  # the batch isn't the step's
 
     def touch(self) -> None:
         """The run may have come to rest without a fact of its own: a run nested in it has."""
@@ -356,6 +358,7 @@ class RunLog:
             self._committed = self._length
         elif self._stopped != "no":
             logger.error("the last of run %s could not be stored; it will be done again", self.run_id, exc_info=error)
+            self._error = error
             self.drop()
         else:
             if isinstance(error, LeaseLost) and self._creates and not self._committed:
@@ -370,19 +373,29 @@ class RunLog:
             for commands in flying:
                 self._run.act(commands)
 
-    async def written(self) -> None:
-        """Wait until everything added so far is on disk.
+    @property
+    def added(self) -> int:
+        """How many records there are, on disk or on their way."""
+        return self._length + len(self._pending)
+
+    async def written(self, upto: int | None = None) -> None:
+        """Wait until everything added so far is on disk (or the first ``upto`` records).
 
         Raises:
             StoreError: it could not be stored.
             LeaseLost: another process has taken the run over.
         """
-        if not self.is_written:
-            event = anyio.Event()
-            self._waiting.append((self._length + len(self._pending), event))
-            await event.wait()
-        if self._error is not None:
+        if upto is None and self._error is not None:
             raise self._error
+        wanted = self.added if upto is None else upto
+        if self._committed < wanted and self._error is None and self._stopped != "dropped":
+            event = anyio.Event()
+            self._waiting.append((wanted, event))
+            await event.wait()
+        if self._committed < wanted:
+            raise self._error or StoreError(
+                repr(self.tenant.store), f"run {self.run_id!r} was stopped first", "run the same run_id again", "failed"
+            )
 
     # -------------------------------------------------------------------------------------------------------- leaving
 

@@ -139,10 +139,13 @@ class Nesting(Requests):
         )
 
     async def stored(self) -> None:
-        """Wait until all that has happened in it, and in the runs nested in it, is stored."""
-        await self.written()
-        for child in list(self.children or ()):
-            await child.stored()
+        """Wait until all that has happened in it so far, and in the runs nested in it, is stored."""
+        todo: list[Nesting] = [self]
+        for run in todo:
+            todo += run.children or ()
+        logs = [(run._log, run._log.added) for run in todo if run._log is not None]
+        for log, added in logs:
+            await log.written(added)
 
     def takes(self, event: Event) -> bool:
         """Whether this run, or one nested in it, has a use for the event now."""

@@ -530,8 +530,9 @@ class Runtime:
         await anyio.to_thread.run_sync(self._free_the_dead)
         found = await anyio.to_thread.run_sync(partial(find, statuses=("running",)))
         found += await anyio.to_thread.run_sync(partial(find, statuses=("waiting",), due_by=now))
-        again, self._again = self._again, set()
+        again = list(self._again)
         stored = [await anyio.to_thread.run_sync(self._store.info, run_id) for run_id in again]
+        self._again.difference_update(again)
         found += [info for info in stored if info is not None and info.status not in ENDED]
         for info in found:
             if info.status == "damaged":

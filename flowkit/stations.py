@@ -61,8 +61,13 @@ class Log(Protocol):
         """Write nothing more."""
         ...
 
-    async def written(self) -> None:
-        """Wait until everything added so far is on disk."""
+    @property
+    def added(self) -> int:
+        """How many records there are, on disk or on their way."""
+        ...
+
+    async def written(self, upto: int | None = None) -> None:
+        """Wait until everything added so far is on disk (or the first ``upto`` records)."""
         ...
 
 
