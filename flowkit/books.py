@@ -20,7 +20,7 @@ class Waiting:
     answers.
 
     ``to_answer`` are those that were answered while the invocation's slot was away, ``unseen`` those whose question
-    was asked before the run was resumed: it is asked again.
+    was asked, and not answered, before the run was resumed: where it is asked again it is shown again.
     """
 
     opened: dict[str, float | None] = attrs.field(factory=dict[str, float | None])

@@ -142,10 +142,11 @@ class Machine(Dispatch):
             lane.resuming = None
         self.busy = 0
         for entry in self.invocations.values():
+            if (waiting := entry.waiting) is not None:
+                # Also what an attempt asked that failed, or was cancelled as the run was left: the next asks it again.
+                waiting.unseen = [waiter for waiter in waiting.opened if waiter not in waiting.answers]
             if entry.status in (RUNNING, WAITING, RESUMING):
                 # Its body is gone with the process. It starts again and finds its answers and sends on record.
-                if (waiting := entry.waiting) is not None:  # it may have been resumed before and not come so far
-                    waiting.unseen += [waiter for waiter in waiting.open if waiter not in waiting.unseen]
                 self._drop_waits(entry, [])
                 entry.status = QUEUED
                 entry.rewind()

@@ -55,7 +55,7 @@ from flowkit.storage_errors import (
 )
 from flowkit.store import ENDED, STATUSES, NewRun, RunInfo, Status, Store, Write
 from flowkit.tenant import LEASE, Tenant
-from flowkit.workflow import Workflow, plan_of, records_of, run_hosted
+from flowkit.workflow import Workflow, check_wiring, plan_of, records_of, run_hosted
 
 __all__ = ["HistoryEntry", "Runtime", "open_runtime"]
 
@@ -109,7 +109,7 @@ async def open_runtime(
     check_store(call, store)
     by_name: dict[str, Workflow] = {}
     for workflow in _workflows(call, workflows):
-        workflow.validate()
+        check_wiring(workflow)
         name = plan_of(workflow).name
         if name in by_name:
             raise WrongCall(call, f"got two workflows called {name}", "rename one: a stored run knows its own by name")
@@ -182,6 +182,7 @@ class Runtime:
         self.exit: BaseException | None = None  # Ctrl-C or exit in a step: it is the program's
         self._group: TaskGroup | None = None
         self._wake = anyio.Event()
+        self._keeping = anyio.CancelScope()
 
     # ----------------------------------------------------------------------------------------------------------- runs
 
@@ -399,12 +400,11 @@ class Runtime:
         group.start_soon(self._keep)
 
     def stop(self) -> None:
-        """Stop what is under way; it is safe in the store."""
-        group, self._group = self._group, None
+        """Stop what is under way; it is safe in the store. Clean-ups are waited for, not cancelled."""
+        self._group = None
         for run in list(self._runs.values()):
             run.cancel("its runtime was closed")
-        if group is not None:
-            group.cancel_scope.cancel()
+        self._keeping.cancel()
 
     def _open(self) -> TaskGroup:
         if self._group is None:
@@ -502,18 +502,19 @@ class Runtime:
             self._wake.set()
 
     async def _keep(self) -> None:
-        while True:
-            with anyio.move_on_after(self._pause()):
-                await self._wake.wait()
-            self._wake = anyio.Event()
-            self._release()
-            try:
-                await self._take_up()
-                if self._keep_finished is not None and self._tenant.now() >= self._next_prune:
-                    self._next_prune = self._tenant.now() + PRUNE_EVERY
-                    await self.prune(keep=self._keep_finished)
-            except Exception:
-                logger.warning("the runtime could not look into %r", self._store, exc_info=True)
+        with self._keeping:
+            while True:
+                with anyio.move_on_after(self._pause()):
+                    await self._wake.wait()
+                self._wake = anyio.Event()
+                self._release()
+                try:
+                    await self._take_up()
+                    if self._keep_finished is not None and self._tenant.now() >= self._next_prune:
+                        self._next_prune = self._tenant.now() + PRUNE_EVERY
+                        await self.prune(keep=self._keep_finished)
+                except Exception:
+                    logger.warning("the runtime could not look into %r", self._store, exc_info=True)
 
     def _pause(self) -> float:
         now = self._tenant.now()

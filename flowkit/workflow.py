@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from flowkit.store import Store
     from flowkit.tenant import Tenant
 
-__all__ = ["Workflow", "plan_of", "records_of", "run_hosted"]
+__all__ = ["Workflow", "check_wiring", "plan_of", "records_of", "run_hosted"]
 
 _UNSET: Any = object()
 
@@ -288,8 +288,7 @@ class Workflow:
             timeout = settings.timeout
         else:
             _check_timeout(type(self).__name__, timeout)
-        if settings.validate and not record.checked:
-            self.validate()
+        check_wiring(self)
         plan = self._plan()
         loop = backend.current()
         if loop is None:
@@ -498,6 +497,13 @@ def records_of(workflow: Workflow) -> "Records":
 
         record.records = Records(plan_of(workflow), workflow._snapshots().codec)  # pyright: ignore[reportPrivateUsage]
     return record.records
+
+
+def check_wiring(workflow: Workflow) -> None:
+    """`Workflow.validate`, once, and not where it was to be left out."""
+    record = _record(workflow)
+    if record.settings.validate and not record.checked:
+        workflow.validate()
 
 
 def run_hosted(

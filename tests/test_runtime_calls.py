@@ -33,6 +33,7 @@ from flowkit import (
     StepFailed,
     StopEvent,
     Workflow,
+    WorkflowStalled,
     WrongCall,
     step,
 )
@@ -446,6 +447,9 @@ async def test_a_workflow_that_can_not_run_is_found_when_the_runtime_opens() -> 
     with pytest.raises(InvalidWorkflow, match="Lost can't run, it has"):
         async with open_runtime(store=MemoryStore(), workflows=[Lost()]):
             pass
+    async with open_runtime(store=MemoryStore(), workflows=[Lost(disable_validation=True)]) as runtime:
+        with pytest.raises(WorkflowStalled):
+            await (await runtime.run("Lost"))
 
 
 @pytest.mark.parametrize(
