@@ -258,14 +258,16 @@ class RunLog:
         """
         return self._records.fact(fact)
 
-    def add(self, payload: bytes, commands: Sequence[Command]) -> None:
-        """Have a record written, and then the commands performed."""
-        self._put(payload)
+    def add(self, payload: bytes, commands: Sequence[Command], *, alone: bool) -> None:
+        """Have a record written, and then the commands performed. ``alone``: nothing else of this run will come in this
+        turn of the loop."""
         self._facts += 1
         if self._act_first:
+            self._put(payload)
             self._run.act(commands)
         else:
             self._held.append(commands)
+            self._put(payload, alone=alone)
             if any(type(command) is GiveBatch for command in commands):
                 self.tenant.writer.flush_now()
                 if self._error is not None:
@@ -281,11 +283,12 @@ class RunLog:
         if self._last is not None and self._last[0] == "waiting":
             self.touch()
 
-    def _put(self, payload: bytes) -> None:
+    def _put(self, payload: bytes, *, alone: bool = False) -> None:
         self._run.stir()
         self._pending.append(payload)
         self._bytes += len(payload)
-        self._queue()
+        if not (alone and self.tenant.writer.commit_alone(self)):
+            self._queue()
 
     def _queue(self) -> None:
         if not self._is_queued:

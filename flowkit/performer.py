@@ -219,7 +219,9 @@ class Performer(ABC):
         commands = machine.receive(fact)
         if self._keep is not None:
             self._write(self._keep, fact, commands)
-        log.add(payload, commands)
+        # Where no other invocation is at work, nothing else of this run comes in this turn of the loop.
+        alone = machine.busy == len(commands) and isinstance(fact, StepReturned | StepCommitted)
+        log.add(payload, commands, alone=alone)
         return commands
 
     def abandon(self, error: BaseException, *, stored: bool) -> None:
