@@ -75,11 +75,11 @@ async def resume(facts: int, folder: Path, rounds: int, *, snapshots: bool) -> l
     for number in range(rounds):
         path = folder / f"{facts}-{snapshots}-{number}.db"
         flow = Stopping(facts // 2 * 2)
-        store = SQLiteStore(path, synchronous="NORMAL")
+        store = SQLiteStore(path, synchronous="NORMAL")  # how it came to be there isn't measured
         try:
             if not snapshots:
                 log.SNAPSHOT_AFTER = 10**9
-            async with open_runtime(store=store, workflows=[flow], durability="async") as runtime:
+            async with open_runtime(store=store, workflows=[flow]) as runtime:
                 await runtime.run(flow, run_id="long", n=0)
                 await settle(lambda flow=flow: not math.isnan(flow.arrived))
         finally:
