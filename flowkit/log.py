@@ -229,8 +229,11 @@ class RunLog:
         self._facts, self._bytes, self._books = restored.facts_since, restored.bytes_since, restored.books_size
         self._last = (info.status, info.due)
         if restored.changed and restored.machine.outcome is None:
-            self._facts = SNAPSHOT_AFTER  # its facts mean what they meant: the new plan begins with a snapshot
-            self._books = 0
+            # Its facts mean what they meant under the plan that wrote them: this one begins with a snapshot.
+            books = self._records.books(restored.machine, restored.head)
+            self._base, self._facts, self._books = self._length, 0, len(books)
+            self._put(books)
+            self._bytes = 0
         return True
 
     def _set_aside(self, info: RunInfo, now: float) -> None:

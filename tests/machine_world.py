@@ -342,7 +342,8 @@ class World:
                 if command.waiter in body.open:  # or its scope gave up at the same moment
                     body.open.remove(command.waiter)
                     body.unread.append(command.waiter)
-                    at_once = isinstance(fact, WaitOpened) and fact.waiter == command.waiter
+                    asked = (fact.invocation, fact.waiter) if isinstance(fact, WaitOpened) else None
+                    at_once = asked == (command.invocation, command.waiter)
                     body.slotted = body.slotted or not at_once
             case SetTimer():
                 assert command.timer not in self.timers, "a timer was set twice"
