@@ -289,7 +289,8 @@ class Context(Generic[S]):
     def idempotency_key(self) -> str:
         """A string that is the same each time this step works on this event in this run, in every attempt and after
         every restart, and is no other's. Give it to whatever must take effect once (a payment, a mail), so that it can
-        tell a second time from a second order.
+        tell a second time from a second order. (Not with ``durability="async"``: a crash may undo what led to this
+        event, and what is done again in another order may have another's key.)
 
         Raises:
             WrongCall: outside a step.
