@@ -122,16 +122,17 @@ def classes_in(hints: list[Any], scope: dict[str, Any]) -> Iterator[type]:
             hints += [*get_args(hint), *(getattr(hint, name) for name in inner if hasattr(hint, name))]
 
 
-def unregistered(cls: type, register: str) -> Refusal:
-    """The refusal of a class; ``register`` is what to write, with a place for its name."""
+def unregistered(cls: type, register: str, with_hooks: str) -> Refusal:
+    """The refusal of a class; ``register`` and ``with_hooks`` are what to write, with a place for its name."""
     name = cls.__name__
     if is_taken_apart(cls):
         return Refusal(f"{class_name(cls)} isn't registered", f"write {register.format(name)}")
-    if cls.__module__.partition(".")[0] in ("builtins", "types") or cls.__module__.startswith("_"):
+    module = cls.__module__
+    if module.partition(".")[0] in ("builtins", "types") or (module.startswith("_") and module != "__main__"):
         return Refusal(
             f"a {name} can't be stored", "keep live objects out of events and state, let a Resource hold them"
         )
-    cure = f"write codec.register({name}, unstructure=…, structure=…), or store what it is made of"
+    cure = f"write {with_hooks.format(name)}, or store what it is made of"
     return Refusal(f"{class_name(cls)} isn't registered", cure)
 
 

@@ -364,8 +364,9 @@ class Handler:
         elif not run.ended:
             # First of all, as the warning may be an error.
             self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
+            what = "cancelled" if run.log is None else "suspended"
             warnings.warn(
-                f"the handle of a run of {run.workflow_name} was dropped, so the run is cancelled: await the handler, "
+                f"the handle of a run of {run.workflow_name} was dropped, so the run is {what}: await the handler, "
                 "or keep it.",
                 ResourceWarning,
                 stacklevel=2,

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from flowkit.errors import EventError, WrongCall, shown
-from flowkit.events import Event, StartEvent
+from flowkit.events import Event
 from flowkit.facts import Command, Fact, StartStep
 from flowkit.plan import Plan
 from flowkit.runner import Run
@@ -72,21 +72,22 @@ def origin_of(parent: Parent, workflow: str, run_id: str) -> Origin:
     return Origin(workflow, run_id, (*above, parent.step))
 
 
-def start_event_of(plan: Plan, given: Event | None, fields: dict[str, Any], *, stored: bool) -> Event | None:
-    """The event to start with; ``None`` where none was given and the run may be a ``stored`` one."""
+def start_event_of(
+    plan: Plan, given: Event | None, fields: dict[str, Any], *, stored: bool
+) -> tuple[Event | None, EventError | None]:
+    """The event to start with. ``None``, and what is missing, where none was given and the run may be a ``stored``
+    one."""
     kind = plan.start_type
     if given is None:
-        if stored and not fields and kind is not StartEvent:
-            try:
-                return kind()
-            except EventError:
-                return None
         try:
-            return kind(**fields)
+            return kind(**fields), None
         except EventError as error:
             cure = (error.cure or "").replace(f"{kind.__name__}(", "run(")
             problem = f"{plan.name}.run(): {error.problem}"
-            raise EventError(problem, cure=cure, event=error.event, field=error.field) from None
+            lacks = EventError(problem, cure=cure, event=error.event, field=error.field)
+        if stored and not fields:
+            return None, lacks
+        raise lacks
     call = f"{plan.name}.run()"
     if fields:
         cure = f"put them into the event, start_event={kind.__name__}(…)"
@@ -94,7 +95,7 @@ def start_event_of(plan: Plan, given: Event | None, fields: dict[str, Any], *, s
     if not isinstance(given, kind):
         cure = f"build one, {kind.__name__}(…), or give its fields to run()"
         raise WrongCall(call, f"takes a {kind.__name__} as start_event, but got {shown(given)}", cure)
-    return given
+    return given, None
 
 
 def chained(first: Keep | None, second: Keep | None) -> Keep | None:

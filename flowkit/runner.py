@@ -24,6 +24,7 @@ import anyio.lowlevel
 from flowkit.backend import Backend, uninterrupted, watch_this_task
 from flowkit.errors import (
     CleanupFailedWarning,
+    EventError,
     ResourceError,
     SerializationError,
     UnhandledEventWarning,
@@ -46,7 +47,7 @@ from flowkit.nesting import Nesting
 from flowkit.performer import first_of, logger
 from flowkit.resource_pool import Pool
 from flowkit.stations import Owner
-from flowkit.storage_errors import RunSuspended
+from flowkit.storage_errors import RunSuspended, UnknownRun
 from flowkit.stream import Origin, Stream
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Run(Nesting):
         "doomed",
         "error",
         "hosted",
+        "lacks",
         "origin",
         "resting",
         "result",
@@ -102,6 +104,7 @@ class Run(Nesting):
         self.supervised = False  # a task of the loop drives it, in the background
         self.hosted = False  # a runtime owns it
         self.told = False  # its caller has said what to start with
+        self.lacks: EventError | None = None  # what of that is missing where it is new
         self.doomed = False  # it is to be cancelled as soon as it has been found in its store
         self.resting: Callable[[Run], None] | None = None  # told when it is at rest
         self.settled = False
@@ -172,7 +175,7 @@ class Run(Nesting):
         try:
             if await log.open(start, patient=self.machine.patient):
                 if start is None and not self.machine.started and not log.is_stopping:
-                    _ = self.machine.plan.start_type()  # it is new, and says which fields it needs
+                    raise self.lacks or UnknownRun(self.run_id)
                 return True
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             self.abandon(error, stored=False)
@@ -203,10 +206,11 @@ class Run(Nesting):
             self.cancel("its owner was cancelled")
             return
         self.cancel("its event loop ended")
+        what = "cancelled" if self._log is None else "suspended"
         self.warnings = [
             ResourceWarning(
-                f"a run of {self.workflow_name} was under way when its event loop ended, so it was cancelled: await "
-                "the handler."
+                f"a run of {self.workflow_name} was under way when its event loop ended, so it was {what}: await the "
+                "handler."
             )
         ]
 

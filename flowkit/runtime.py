@@ -225,7 +225,7 @@ class Runtime:
         given = {name: value for name, value in fields.items() if name not in _OPTIONS}
         start = None
         if given or start_event is not None:
-            start = start_event_of(plan_of(known), start_event, given, stored=True)
+            start, _ = start_event_of(plan_of(known), start_event, given, stored=True)
         await handler.come_up()
         if (ignored := run.ignores(start)) is not None:
             warnings.warn(ignored, stacklevel=2)

@@ -158,9 +158,10 @@ class Codec:
         *,
         any_event: bool = False,
         register: str = "codec.register({})",
+        with_hooks: str = "codec.register({}, unstructure=…, structure=…)",
     ) -> None:
         self._any_event = any_event
-        self._register = register
+        self._register, self._with_hooks = register, with_hooks
         self.converter = converter if converter is not None else cattrs.Converter()
         self._classes = dict(KNOWN)
         self._tags = {cls: tag for tag, cls in KNOWN.items()}
@@ -284,7 +285,8 @@ class Codec:
     def nearly(self) -> "Codec":
         """This codec, except that it never refuses an exception: where it should, it writes a `StoredError`."""
         if self._nearly is None:
-            other = _NearlyCodec(converter=self.converter, any_event=self._any_event, register=self._register)
+            other = _NearlyCodec(converter=self.converter, any_event=self._any_event)
+            other._register, other._with_hooks = self._register, self._with_hooks
             other._classes, other._tags, other._hooks = self._classes, self._tags, self._hooks
             other._implied = self._implied
             self._nearly = other
@@ -351,7 +353,7 @@ class Codec:
         tag = self._tags.get(cls)
         if tag is None:
             if not (self._any_event and issubclass(cls, Event)):
-                raise unregistered(cls, self._register)
+                raise unregistered(cls, self._register, self._with_hooks)
             tag = self._tags[self.register(cls)]
         hooks = self._hooks.get(cls) or (self._converter_hooks(cls) if cls not in FIXED else None)
         note = note_of(cls)
@@ -364,7 +366,7 @@ class Codec:
             return EnumForm(self.values, cls, tag)
         fields = declared_fields(cls)
         if fields is None:
-            cure = f"write codec.register({cls.__name__}, unstructure=…, structure=…)"
+            cure = f"write {self._with_hooks.format(cls.__name__)}"
             raise Refusal(f"{class_name(cls)} is registered, but what it consists of can't be told", cure)
         return ObjectForm(self.values, cls, tag, fields, note)
 

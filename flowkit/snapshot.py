@@ -33,7 +33,13 @@ FORMAT = 1
 def codec_for(plan: Plan, types: Iterable[type] = (), converter: cattrs.Converter | None = None) -> Codec:
     """A codec that knows every type the plan mentions, these types, and every event class that this process has
     defined. Types with hooks of their own on ``converter`` go through those."""
-    return Codec((*_types(plan), *types), converter, any_event=True, register="Workflow(types=[{}])")
+    return Codec(
+        (*_types(plan), *types),
+        converter,
+        any_event=True,
+        register="Workflow(types=[{}])",
+        with_hooks="Workflow(types=[{}], converter=…) with a cattrs converter that has hooks for it",
+    )
 
 
 def _types(plan: Plan) -> Iterator[type]:

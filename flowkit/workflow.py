@@ -269,6 +269,9 @@ class Workflow:
             from flowkit.kept import Kept
 
             kept = Kept(store, None, durability)
+        elif durability != "sync":
+            call = f"{type(self).__name__}.run()"
+            raise WrongCall(call, f"got durability={shown(durability)} without a store", "give store=, or leave it out")
         return self._run(ctx, stepwise, start_event, fields, timeout, run_id, None, kept)
 
     def _run(
@@ -311,9 +314,9 @@ class Workflow:
             )
         if kept is not None:
             kept.check(call)
-        start = None
+        start, lacks = None, None
         if not resumed and not (kept is not None and kept.goes_on):
-            start = start_event_of(plan, start_event, fields, stored=kept is not None)
+            start, lacks = start_event_of(plan, start_event, fields, stored=kept is not None)
         parent: Parent | None = self.__dict__.get("_flowkit_parent")
         if kept is None and parent is not None and parent.run.log is not None:
             from flowkit.kept import kept_with
@@ -333,7 +336,7 @@ class Workflow:
             keep=chained(keep, Narrator(plan) if settings.verbose else None),
         )
         if kept is not None:
-            run.told = start_event is not None or bool(fields)
+            run.told, run.lacks = start_event is not None or bool(fields), lacks
             kept.take(run, records_of(self), loop)
         run.deadline = math.inf if run.hosted else anyio.current_effective_deadline()
         if ctx is not None:

@@ -241,6 +241,17 @@ async def test_a_handler_of_an_unknown_run() -> None:
             await runtime.fork("x", after="charge")
 
 
+async def test_a_run_that_is_deleted_before_it_is_read() -> None:
+    store = MemoryStore()
+    async with open_runtime(store=store, workflows=[Ask(), Order()]) as runtime:
+        await (await runtime.run("Order", run_id="a"))
+        handler = runtime.handler("a")
+        assert await runtime.prune(keep=0) == 1
+        with pytest.raises(UnknownRun, match="the store has no run 'a'"):
+            await handler
+        assert store.find() == []
+
+
 async def test_a_handle_that_is_dropped_leaves_the_run_alone(caplog: pytest.LogCaptureFixture) -> None:
     workflow = Order()
     with the_logs_errors(caplog) as told:
