@@ -253,7 +253,8 @@ class Requests(Performer):
         entry = self.machine.invocations.get(invocation)
         if entry is None:
             raise too_late("idempotency_key")
-        return f"{self.run_id}/{entry.lane.spec.name}/{invocation}"
+        key = f"{self.run_id}/{entry.lane.spec.name}/{invocation}"
+        return key if self._log is None else key + self._log.mark(entry.event)
 
     def retry_info(self, invocation: int) -> RetryInfo:
         if threading.get_ident() != self._thread:
