@@ -288,9 +288,9 @@ class Context(Generic[S]):
     @property
     def idempotency_key(self) -> str:
         """A string that is the same each time this step works on this event in this run, in every attempt and after
-        every restart, and is no other's. Give it to whatever must take effect once (a payment, a mail), so that it can
-        tell a second time from a second order. (Not with ``durability="async"``: a crash may undo what led to this
-        event, and what is done again in another order may have another's key.)
+        every restart, and is no other event's. Give it to whatever must take effect once (a payment, a mail), so that
+        it can tell a second time from a second order. (With ``durability="async"`` a crash may undo what led to this
+        event: where it is then sent again in another order it may come with another key.)
 
         Raises:
             WrongCall: outside a step.

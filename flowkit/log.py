@@ -24,14 +24,15 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, Protocol
+from hashlib import blake2b
+from typing import Any, Literal, Protocol
 
 import anyio
 import anyio.to_thread
 
 from flowkit.errors import SerializationError, WorkflowCancelled, WrongCall
 from flowkit.events import Event
-from flowkit.facts import Command, Fact, GiveBatch
+from flowkit.facts import Command, Fact, GiveBatch, StepReturned
 from flowkit.machine import Machine
 from flowkit.process import is_gone
 from flowkit.records import Head, Records, seal
@@ -275,6 +276,15 @@ class RunLog:
                 self.tenant.writer.flush_now()
                 if self._error is not None:
                     raise self._error  # the batch isn't the step's
+
+    def mark(self, event: Any) -> str:
+        """What an idempotency key must say of the event.
+
+        With ``durability="async"`` a crash may undo the numbering: another event may have this number then.
+        """
+        if not self._act_first:
+            return ""
+        return "/" + blake2b(self._records.fact(StepReturned(0.0, 0, event)), digest_size=8).hexdigest()
 
     def touch(self) -> None:
         """The run may have come to rest without a fact of its own: a run nested in it has."""

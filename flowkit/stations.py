@@ -61,6 +61,10 @@ class Log(Protocol):
         """Write nothing more."""
         ...
 
+    def mark(self, event: Any) -> str:
+        """What an idempotency key must say of the event."""
+        ...
+
     @property
     def added(self) -> int:
         """How many records there are, on disk or on their way."""
