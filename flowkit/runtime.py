@@ -480,9 +480,9 @@ class Runtime:
             info = await self._info(run_id)
             if info.status in ENDED:
                 raise RunFinished(info.workflow, what)
-            handler = self._here(run_id)  # it may have been taken up meanwhile
-        if handler is None:
-            handler = self._drive(self._known(info.workflow), run_id, go_on=True, **arguments)
+            handler = self._here(run_id)
+            if handler is None:  # nor has it been taken up meanwhile
+                handler = self._drive(self._known(info.workflow), run_id, go_on=True, **arguments)
         return handler
 
     async def _info(self, run_id: str) -> RunInfo:
