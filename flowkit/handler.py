@@ -174,7 +174,8 @@ class Handler:
 
     def _deliver(self) -> Any:
         self._delivered = True
-        self.warn()
+        if self._run.warnings:
+            self.warn()
         if self._run.error is not None:
             raise self._run.error.with_traceback(None)
         return self._run.result

@@ -291,13 +291,15 @@ class Workflow:
             timeout = settings.timeout
         else:
             _check_timeout(type(self).__name__, timeout)
-        check_wiring(self)
+        if settings.validate and not record.checked:
+            check_wiring(self)
         plan = self._plan()
         loop = backend.current()
         if loop is None:
             raise NoEventLoop(plan.name)
         call = f"{plan.name}.run()"
-        check_id(call, "run_id", run_id)
+        if run_id is not None:
+            check_id(call, "run_id", run_id)
         machine: Machine | None = None
         if ctx is not None:
             self._check_context(ctx, plan, call)
