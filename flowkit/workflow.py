@@ -294,8 +294,7 @@ class Workflow:
         if settings.validate and not record.checked:
             check_wiring(self)
         plan = self._plan()
-        loop = backend.current()
-        if loop is None:
+        if (loop := backend.current()) is None:
             raise NoEventLoop(plan.name)
         call = f"{plan.name}.run()"
         if run_id is not None:
@@ -466,8 +465,7 @@ class _Owner:
         return spec.bind(self.workflow)
 
     def child_for(self, name: str, kind: type[Any], run: Run, start: StartStep) -> Any:
-        child = _child(_record(self.workflow), name, kind)
-        if child is None:
+        if (child := _child(_record(self.workflow), name, kind)) is None:
             raise WrongCall(
                 f"step {self.workflow._plan().steps[start.step].name!r}",  # pyright: ignore[reportPrivateUsage]
                 f"takes {name!r}, a {kind.__name__}, but none was added",
