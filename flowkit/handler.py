@@ -145,7 +145,7 @@ class Handler:
         """
         run = self._run
         await run.come_up()
-        if run.settled and run.error is not None and not (run.log is not None and run.log.is_stored):
+        if run.settled and run.is_suspended:
             self._deliver()
 
     def _launch(self) -> None:
