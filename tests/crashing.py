@@ -371,16 +371,20 @@ class World:
             if self.form == "run":
                 await self._end(run_id, handler)
             else:
-                shown = self._reading(run_id)
-                async with handler:
-                    async for event in handler.stream_events(from_start=True):
-                        text = self._saw(run_id, event, shown)
-                        if text is not None:
-                            handler.send_event(Reply(text, f"{text}!"))
-                    await self._end(run_id, handler)
-            if self.dead or self.outcomes[run_id][0] not in ("RunElsewhere", "StoreError"):
+                with contextlib.suppress(*self._told):
+                    await self._answer_all(run_id, handler)
+            if self.dead or self.outcomes.get(run_id, ["StoreError"])[0] not in ("RunElsewhere", "StoreError"):
                 return
             await anyio.sleep(self.scenario.lease / 5)
+
+    async def _answer_all(self, run_id: str, handler: Any) -> None:
+        shown = self._reading(run_id)
+        async with handler:
+            async for event in handler.stream_events(from_start=True):
+                text = self._saw(run_id, event, shown)
+                if text is not None:
+                    handler.send_event(Reply(text, f"{text}!"))
+            await self._end(run_id, handler)
 
     def _reading(self, run_id: str) -> Counter[str]:
         shown: Counter[str] = Counter()

@@ -36,42 +36,40 @@ def crash_at(name: str, backend: str, every: int, **options: Any) -> int:
     return len(list(points))
 
 
+FORMS: dict[str, dict[str, Any]] = {
+    "runtime": {},
+    "block": {"form": "block"},
+    "run": {"form": "run"},
+    "async": {"durability": "async"},
+    "async-block": {"form": "block", "durability": "async"},
+    "snapshots": {"snapshot_after": 2},
+    "thread": {"inline": False},
+}
+
+
+def has_form(name: str, form: str) -> bool:
+    kind = FORMS[form].get("form")
+    return kind is None or (name not in SLOW and (kind == "block" or name in QUIET))
+
+
 # By default: some points
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_runtime_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 7)
-
-
-@pytest.mark.parametrize("name", sorted(set(ALL) - SLOW))
-def test_the_same_call_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 25, form="block")
-
-
-@pytest.mark.parametrize("name", sorted(set(QUIET) - SLOW))
-def test_awaiting_the_same_call_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 25, form="run")
+    crash_at(name, anyio_backend_name, 9)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_async_durability_loses_is_done_again(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 25, durability="async")
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_run_goes_on_from_its_snapshot(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 25, snapshot_after=2)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_store_that_commits_in_a_thread(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 40, inline=False)
+def test_a_run_goes_on_in_other_forms(name: str, anyio_backend_name: str) -> None:
+    for form in FORMS:
+        if form != "runtime" and has_form(name, form):
+            crash_at(name, anyio_backend_name, 60, **FORMS[form])
 
 
 @pytest.mark.parametrize("name", ["Chain", "Asking", "Nested"])
 def test_the_lease_of_the_dead_is_waited_for(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 15, downtime=0.0)
+    crash_at(name, anyio_backend_name, 20, downtime=0.0)
 
 
 CHANCES: dict[str, Any] = {
@@ -95,26 +93,14 @@ def test_several_crashes_in_a_row(
 
 # In `nox -s crash`: all of them
 
-FORMS: dict[str, dict[str, Any]] = {
-    "runtime": {},
-    "block": {"form": "block"},
-    "run": {"form": "run"},
-    "async": {"durability": "async"},
-    "async-block": {"form": "block", "durability": "async"},
-    "snapshots": {"snapshot_after": 2},
-    "thread": {"inline": False},
-    "at-once": {"downtime": 0.0},
-}
-
 
 @pytest.mark.crash
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ALL)
 def test_every_point(name: str, form: str, anyio_backend_name: str) -> None:
-    options = FORMS[form]
-    if (options.get("form") and name in SLOW) or (options.get("form") == "run" and name not in QUIET):
+    if not has_form(name, form):
         pytest.skip("not in this form")
-    crash_at(name, anyio_backend_name, 1, **options)
+    crash_at(name, anyio_backend_name, 1, **FORMS[form])
 
 
 @pytest.mark.crash
