@@ -57,14 +57,16 @@ def has_form(name: str, form: str) -> bool:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_runtime_goes_on_after_a_crash(name: str, anyio_backend_name: str) -> None:
-    crash_at(name, anyio_backend_name, 9)
+    crash_at(name, anyio_backend_name, 12)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_run_goes_on_in_other_forms(name: str, anyio_backend_name: str) -> None:
-    for form in FORMS:
-        if form != "runtime" and has_form(name, form):
-            crash_at(name, anyio_backend_name, 60, **FORMS[form])
+    """Each workflow in one form of three, the others on the other backend or with other workflows."""
+    turn = ALL.index(name) + (anyio_backend_name == "trio")
+    for number, form in enumerate(FORMS):
+        if form != "runtime" and has_form(name, form) and (number + turn) % 3 == 0:
+            crash_at(name, anyio_backend_name, 40, **FORMS[form])
 
 
 @pytest.mark.parametrize("name", ["Chain", "Asking", "Nested"])
