@@ -421,9 +421,10 @@ class SQLiteStore(Store):
         limit: int | None = None,
     ) -> list[RunInfo]:
         where = ["parent IS NULL" if parent is None else "parent = ?"]
+        plus = "" if due_by is None else "+"  # by due time, SQLite: many wait, and few of them are due
         values: list[Any] = [] if parent is None else [parent]
         if statuses is not None:
-            where.append(f"status IN ({_marks(statuses)})")
+            where.append(f"{plus}status IN ({_marks(statuses)})")
             values += statuses
         if due_by is not None:
             where.append("due <= ?")
@@ -435,7 +436,7 @@ class SQLiteStore(Store):
                 where.append(f"(owner IS NULL OR owner NOT IN ({_marks(alive)}))")
                 values += alive
             order = "DESC" if newest else "ASC"
-            query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY key {order}"
+            query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY {plus}key {order}"
             for columns in cursor.execute(query, values):
                 if limit is not None and len(found) >= limit:
                     break
