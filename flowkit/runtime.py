@@ -21,6 +21,7 @@ import logging
 import math
 import uuid
 import warnings
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -173,7 +174,8 @@ class Runtime:
         self._keep_finished = keep_finished
         self._runs: dict[str, Run] = {}
         self._handlers: WeakValueDictionary[str, Handler] = WeakValueDictionary()
-        self._resting: dict[str, float] = {}  # since when, the longest first
+        # Since when, the longest first. (To find its first, a plain dict passes all that have left it.)
+        self._resting: OrderedDict[str, float] = OrderedDict()
         self._unfit: set[str] = set()  # stored runs that can't go on here: not tried again and again
         self._again: set[str] = set()  # those whose store failed
         self._leaving: dict[str, float] = {}  # runs being released, as far as they have a time to come back at
@@ -299,8 +301,8 @@ class Runtime:
 
     async def join(self) -> None:
         """Wait until no run is under way here: each has ended, or waits for somebody outside or for its time."""
-        while busy := [run for run in self._runs.values() if not (run.settled or run.at_rest())]:
-            await busy[0].come_to_rest()
+        while busy := [run for run in self._runs.values() if run.ended or not run.at_rest()]:
+            await (busy[0].join() if busy[0].ended else busy[0].come_to_rest())
 
     # ---------------------------------------------------------------------------------------------------------- store
 
