@@ -151,6 +151,7 @@ class World:
         snapshot_after: int | None = None,
         downtime: float | None = None,
         seed: int = 0,
+        release_after: float | None = None,
         fails: Callable[[str, int], bool] | None = None,
     ) -> None:
         self.scenario = scenario
@@ -176,6 +177,7 @@ class World:
         self.before = 0  # effects until then
         self._backend = backend
         self._seed = seed
+        self._release_after = release_after
         self._fails = fails
         self.calls: Counter[str] = Counter()  # of the store, by name
         self._snapshot_after = snapshot_after
@@ -296,7 +298,8 @@ class World:
             workflows=[workflow],
             durability=self.durability,
             lease=scenario.lease,
-            release_after=None,
+            release_after=self._release_after,
+            release_suspended=True,
         ) as runtime:
             async with anyio.create_task_group() as group:
                 for run_id in self.run_ids:
@@ -342,21 +345,33 @@ class World:
         answers = sum(run == run_id for run, _ in self.answered)
         if run_id in self.started and answers == self.scenario.answers:
             await self._hands_off(run_id)
-        handler = await self._begun(runtime, workflow, run_id)
-        if not self.dead:
-            self.started.add(run_id)
-        shown = self._reading(run_id)
-        async for event in handler.stream_events(from_start=True):
-            text = self._saw(run_id, event, shown)
-            if text is not None:
+        while True:
+            handler = await self._begun(runtime, workflow, run_id)
+            if not self.dead:
+                self.started.add(run_id)
+            shown = self._reading(run_id)
+            async for event in handler.stream_events(from_start=True):
+                text = self._saw(run_id, event, shown)
+                if text is None:
+                    continue
+                if self._release_after is not None:
+                    break  # it leaves memory, as nobody holds its handler any more
                 # At once, or after the run has come to rest and that is stored.
                 await anyio.sleep(len(self.answered) % 2)
-                await runtime.send_event(run_id, Reply(text, f"{text}!"))
-                if not self.dead:
-                    self.answered.add((run_id, text))
-                    self._answered_now.add((run_id, text))
-                    self.point("after answering")
-        await self._end(run_id, handler)
+                await self._answer(runtime, run_id, text)
+            else:
+                await self._end(run_id, handler)
+                return
+            del handler
+            await anyio.sleep(3 * self._release_after)
+            await self._answer(runtime, run_id, text)
+
+    async def _answer(self, runtime: Runtime, run_id: str, text: str) -> None:
+        await runtime.send_event(run_id, Reply(text, f"{text}!"))
+        if not self.dead:
+            self.answered.add((run_id, text))
+            self._answered_now.add((run_id, text))
+            self.point("after answering")
 
     async def _begun(self, runtime: Runtime, workflow: Noting, run_id: str) -> Any:
         while True:
@@ -451,7 +466,10 @@ class World:
         assert not self.faults, self.faults
         effects = {_effect(entry) for entry in self.ledger.entries}
         assert len(effects) == len(self.ledger.entries), "an effect without a crash came twice"
-        return Report(self.points, self.outcomes, effects, dict(self.shown))
+        shown: dict[str, Counter[str]] = {}
+        for run_id, events in self.shown:
+            shown[run_id] = shown.get(run_id, Counter()) | events
+        return Report(self.points, self.outcomes, effects, shown)
 
     def check(self, calm: Report) -> None:
         """Compare what came of all this with a life that never crashed.

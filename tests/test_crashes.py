@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 ALL = sorted(SCENARIOS)
 QUIET = sorted(name for name, scenario in SCENARIOS.items() if not scenario.answers)
+RELEASED = {"Form", "NestedFan", "ParallelWaits"}  # what is suspended in them does nothing before its wait
 SLOW = {"FarTimer"}  # under `workflow.run(store=…)` the lease is renewed every 10 s, for days
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -44,10 +45,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "async-block": {"form": "block", "durability": "async"},
     "snapshots": {"snapshot_after": 2},
     "thread": {"inline": False},
+    "released": {"release_after": 0.4},
 }
 
 
 def has_form(name: str, form: str) -> bool:
+    if form == "released":
+        return name in RELEASED
     kind = FORMS[form].get("form")
     return kind is None or (name not in SLOW and (kind == "block" or name in QUIET))
 
