@@ -439,6 +439,7 @@ async def test_a_released_run_comes_back_where_its_event_comes() -> None:
             await second.send_event("a", HumanResponseEvent(response=1))
         await anyio.sleep(30)
         await second.send_event("a", HumanResponseEvent(response=2))
+        await second.join()
         assert await first.handler("a") == 2
 
 
