@@ -387,7 +387,10 @@ class RunLog:
         self._waiting = [one for one in self._waiting if not one[1].is_set()]
         if error is None and self._stopped == "no":
             for commands in flying:
-                self._run.act(commands)
+                try:
+                    self._run.act(commands)
+                except Exception as broken:  # noqa: BLE001 - becomes the run's error; others in this commit go on
+                    self._run.abandon(broken, stored=True)
 
     @property
     def added(self) -> int:
