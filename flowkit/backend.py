@@ -174,9 +174,8 @@ class _Supervisor:
         try:
             async with self._trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for start, name, context in self._early:
-                    context.run(self._spawn, start, name)
-                self._early.clear()
+                while self._early:  # no loop with a name for it: asleep, this must keep no run alive
+                    self._spawn_early(*self._early.pop(0))
                 await self._trio.sleep_forever()
         finally:
             serving.cancel()
@@ -205,6 +204,9 @@ class _Supervisor:
             self._early.append((start, name, contextvars.copy_context()))
         else:
             self._spawn(start, name)
+
+    def _spawn_early(self, start: Start, name: str, context: contextvars.Context) -> None:
+        context.run(self._spawn, start, name)
 
     def _spawn(self, start: Start, name: str) -> None:
         self._nursery.start_soon(start, name=name)
