@@ -309,6 +309,11 @@ class RunLog:
             self.tenant.writer.submit(self)
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether anything is held back until what was taken last is stored."""
+        return not self._act_first or bool(self._waiting)
+
+    @property
     def is_stopping(self) -> bool:
         """Whether the run is being given up here."""
         return self._stopped != "no"

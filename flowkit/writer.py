@@ -10,8 +10,9 @@ turn of the loop. After `QUICK` of that the loop gets its turn.
 
 **Where it commits.** In the loop's own thread where the store is quick: a hop to a worker thread costs 0.1 to 0.2 ms,
 more than a commit on a good disk. In a worker thread where it isn't (as measured: a commit took longer than `QUICK` on
-average), where another process holds the store, or where the store says so. Meanwhile the loop goes on, and what is
-submitted then goes into the next commit: the slower the disk, the larger the groups.
+average), where nobody waits for it (``durability="async"``), where another process holds the store, or where the store
+says so. Meanwhile the loop goes on, and what is submitted then goes into the next commit: the slower the disk, the
+larger the groups.
 
 **Order.** Commits never overlap, and a log's writes are in order. Where a commit fails, each log in it is told; so is
 one whose write was refused.
@@ -45,6 +46,11 @@ class Submitter(Protocol):
     """What the writer needs of a log."""
 
     run_id: str
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether anything is held back until what it gave is committed."""
+        ...
 
     def take(self) -> Write | None:
         """All that it has to write now."""
@@ -143,7 +149,8 @@ class Writer:
 
     def _make(self, commit: _Commit) -> None:
         """Here, or in a worker thread."""
-        if self._is_quick() and commit.make(wait=False):
+        is_waited_for = self._store.inline or any(log.is_waited_for for log in commit.logs)
+        if is_waited_for and self._is_quick() and commit.make(wait=False):
             self._deliver(commit)
             return
         self._commit = commit
