@@ -310,11 +310,12 @@ class Machine(Dispatch):
         is_new = fact.waiter not in waiting.opened
         if is_new:
             waiting.opened[fact.waiter] = None if fact.timeout is None else fact.time + fact.timeout
-        if fact.question is not None and (is_new or fact.waiter in waiting.unseen):
-            out.append(Publish(fact.question))
-            waiting.unseen = [waiter for waiter in waiting.unseen if waiter != fact.waiter]
         wait = Wait(self._number(), entry.number, fact.waiter, fact.event_type, fact.requirements)
         kept = self.waits.claim(wait)
+        # What was asked before and has its answer now isn't asked again.
+        if fact.question is not None and (is_new or (kept is None and fact.waiter in waiting.unseen)):
+            out.append(Publish(fact.question))
+            waiting.unseen = [waiter for waiter in waiting.unseen if waiter != fact.waiter]
         if kept is not None:
             waiting.answers[fact.waiter] = kept
             out.append(AnswerWait(entry.number, fact.waiter, kept))

@@ -11,6 +11,7 @@ import anyio
 from flowkit.errors import WrongCall
 from flowkit.events import Event, StartEvent
 from flowkit.requests import Requests
+from flowkit.stations import Log
 from flowkit.storage_errors import CodeChanged, LeaseLost, RunDamaged, RunElsewhere, StoreError
 
 __all__ = ["Nesting"]
@@ -42,6 +43,9 @@ class Nesting(Requests):
 
         It isn't the failure of the step that started it, which would be final: all of them go on later, together.
         """
+        for child in list(self.children or ()):
+            # At once: their steps are about to be cancelled, which must not look as if they had given up a wait.
+            child.cancel("the run it was started in has stopped")
         super().abandon(error, stored=stored)
         above = self.parent
         if above is None or above.ended or self._log is None or above._log is None:
@@ -138,14 +142,18 @@ class Nesting(Requests):
             and all(child.waits_outside() for child in self.children or () if not child.ended)
         )
 
-    async def stored(self) -> None:
-        """Wait until all that has happened in it so far, and in the runs nested in it, is stored."""
+    def records(self) -> dict[Log, int]:
+        """How many records it has so far, and each run nested in it."""
         todo: list[Nesting] = [self]
         for run in todo:
             todo += run.children or ()
-        logs = [(run._log, run._log.added) for run in todo if run._log is not None]
-        for log, added in logs:
-            await log.written(added)
+        return {run._log: run._log.added for run in todo if run._log is not None}
+
+    async def stored(self, before: dict[Log, int]) -> None:
+        """Wait until all that has happened since then in it, and in the runs nested in it, is stored."""
+        for log, added in self.records().items():
+            if added > before.get(log, 0):
+                await log.written(added)
 
     def takes(self, event: Event) -> bool:
         """Whether this run, or one nested in it, has a use for the event now."""

@@ -280,8 +280,9 @@ class Runtime:
             raise RunFinished(handler.workflow_name, what)
         if step is None and not run.takes(event) and not run.machine.patient:
             raise UnexpectedEvent(run_id, run.workflow_name, event, run.expected())
+        before = run.records()
         handler.send_event(event, step)
-        await run.stored()
+        await run.stored(before)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run for good, and wait for its clean-up. Does nothing where it has ended.
