@@ -315,6 +315,26 @@ async def test_a_nested_run_whose_store_fails_is_no_failure_of_its_step() -> Non
         assert await runtime.handler("r") == ["left", "right"]
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_question_whose_answer_is_stored_is_not_asked_again(turns: int) -> None:
+    """The runtime is closed while the answer is on its way into a step of a nested run."""
+    store, ledger = MemoryStore(), Ledger()
+    async with open_runtime(store=store, workflows=[Nested(ledger)]) as runtime:
+        await runtime.run("Nested", run_id="r")
+        await runtime.join()
+        await runtime.send_event("r", Reply("left", "Ada"))
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+    assert not any(b'"abandoned"' in record for info in store.find(parent="r") for record in store.read(info.run_id))
+    async with open_runtime(store=store, workflows=[Nested(ledger)]) as runtime:
+        handler = await runtime.run("Nested", run_id="r")
+        async for event in handler.stream_events(from_start=True):
+            if isinstance(event, Ask):
+                assert event.text == "right"
+                await runtime.send_event("r", Reply("right", "Byron"))
+        assert await handler == ["Ada", "Byron"]
+
+
 # Slow and busy
 
 
