@@ -9,6 +9,7 @@
 import gc
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from functools import wraps
@@ -100,6 +101,13 @@ def pytest_collection_finish() -> None:
     """Hide what is there before the first test from the collector, so that collecting after each is cheap."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heed_ctrl_c() -> None:
+    """Started in the background by a shell, Python ignores Ctrl-C, and so would the programs that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _watched(test: Any) -> Any:
