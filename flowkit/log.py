@@ -202,6 +202,11 @@ class RunLog:
         except RunDamaged:
             self._set_aside(info, now)
             raise
+        except StoreError:
+            if self._fence:
+                with contextlib.suppress(StoreError):  # the lease ends by itself
+                    store.release(self.run_id, self._fence)
+            raise
 
     async def _restore(self, info: RunInfo, records: list[bytes], start: Event | None, patient: bool) -> bool:
         """Go on with a stored run; false where it is nested, and the step that runs it has another start event for it

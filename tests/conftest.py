@@ -68,6 +68,7 @@ def nothing_left_behind() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     gc.collect()
+    gc.freeze()  # what outlives a test would be walked after each that follows
     left = virtual_time.threads_left_behind(before)
     if left:
         pytest.fail(f"the test left threads behind: {', '.join(left)}")

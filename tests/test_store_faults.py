@@ -588,3 +588,28 @@ def test_a_step_that_writes_when_its_loop_ends_does_not_hang_it(anyio_backend_na
         return await Tidying(Ledger()).run(store=content, run_id="r")
 
     assert virtual_time.run(go_on, backend=anyio_backend_name) is True
+
+
+class Unread(MemoryStore):
+    """Can't be read the first time."""
+
+    reads = 0
+
+    def read(self, run_id: str, start: int = 0) -> list[bytes]:
+        self.reads += 1
+        if self.reads == 1:
+            raise StoreError("this store", "it can't be read", "try again", "failed")
+        return super().read(run_id, start)
+
+
+async def test_a_run_that_could_not_be_read_is_given_up_at_once() -> None:
+    store, ledger = Unread(), Ledger()
+    async with open_runtime(store=store, workflows=[Nested(ledger)]) as runtime:
+        await runtime.run("Nested", run_id="r")
+    store.reads = 0
+    async with open_runtime(store=store, workflows=[Nested(ledger)]) as runtime:
+        with pytest.raises(StoreError, match="can't be read"):
+            await runtime.send_event("r", Reply("left", "Ada"))
+        info = store.info("r")
+        assert info is not None
+        assert info.owner is None
