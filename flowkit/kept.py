@@ -1,5 +1,6 @@
 """Where a run is kept. Imported when a run is given a store: serialization is a third of flowkit's time to import."""
 
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ from flowkit.runner import Run
 from flowkit.store import Store
 from flowkit.tenant import Tenant, tenant_of
 
-__all__ = ["Kept", "check_durability", "check_store", "kept_with"]
+__all__ = ["Kept", "check_durability", "check_keep", "check_store", "kept_with"]
 
 
 @attrs.frozen
@@ -64,3 +65,16 @@ def check_durability(call: str, durability: Any) -> None:
 def kept_with(log: RunLog) -> Kept:
     """Where the runs nested in a stored run are kept: with it."""
     return Kept(log.tenant.store, log.tenant, log.durability)
+
+
+def check_keep(call: str, keep: Any) -> None:
+    """Refuse what says neither how many ended runs to keep nor for how long.
+
+    Raises:
+        WrongCall: it does neither.
+    """
+    if isinstance(keep, timedelta) and keep >= timedelta(0):
+        return
+    if not isinstance(keep, int | float) or isinstance(keep, bool) or not keep >= 0:
+        cure = "give a number of runs, seconds as a float, or a timedelta"
+        raise WrongCall(call, f"got {shown(keep)} as what to keep of ended runs", cure)

@@ -33,11 +33,20 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from flowkit import backend
-from flowkit.errors import NoEventLoop, RunFinished, WorkflowCancelled, WrongCall, did_you_mean, no_event, shown
+from flowkit.errors import (
+    NoEventLoop,
+    RunFinished,
+    WorkflowCancelled,
+    WorkflowRuntimeError,
+    WrongCall,
+    did_you_mean,
+    no_event,
+    shown,
+)
 from flowkit.events import Event
 from flowkit.handler import Handler
 from flowkit.history import HistoryEntry, fork_of, history_of
-from flowkit.kept import check_durability, check_store
+from flowkit.kept import check_durability, check_keep, check_store
 from flowkit.launching import check_id, start_event_of
 from flowkit.log import Durability
 from flowkit.performer import first_of
@@ -123,7 +132,7 @@ async def open_runtime(
         raise WrongCall(call, f"got release_suspended={shown(release_suspended)}", "give True or False")
     check_durability(call, durability)
     if keep_finished is not None:
-        _check_keep(call, keep_finished)
+        check_keep(call, keep_finished)
     loop = backend.current()
     if loop is None:
         raise NoEventLoop("", call)
@@ -304,6 +313,9 @@ class Runtime:
         """Wait until no run is under way here: each has ended, or waits for somebody outside or for its time."""
         while busy := [run for run in self._runs.values() if run.ended or not run.at_rest()]:
             await (busy[0].join() if busy[0].ended else busy[0].come_to_rest())
+        for run in list(self._runs.values()):
+            with contextlib.suppress(WorkflowRuntimeError):  # whoever has its handle is told
+                await run.stored({})  # so that `runs` says what is so
 
     # ---------------------------------------------------------------------------------------------------------- store
 
@@ -366,15 +378,8 @@ class Runtime:
         records = await anyio.to_thread.run_sync(self._store.read, run_id)
         new_id = new_id or uuid.uuid4().hex
         forked = fork_of(records_of(workflow), run_id, records, after, new_id)
-        write = Write(
-            new_id,
-            1,
-            0,
-            [forked],
-            self._tenant.now(),
-            status="running",
-            new=NewRun(info.workflow, self._tenant.owner),
-        )
+        new = NewRun(info.workflow, self._tenant.owner)
+        write = Write(new_id, 1, 0, [forked], self._tenant.now(), status="running", new=new)
         if not (await anyio.to_thread.run_sync(self._store.commit, [write]))[0]:
             problem = f"got new_id={new_id!r}, but there is a run of this id"
             raise WrongCall("fork()", problem, "give another, or leave it out")
@@ -390,7 +395,7 @@ class Runtime:
             WrongCall: it says neither a number nor a time.
             StoreError: the store failed.
         """
-        _check_keep("prune()", keep)
+        check_keep("prune()", keep)
         find = partial(self._store.find, statuses=ENDED, workflows=tuple(self._workflows), newest=True)
         return await self._delete(await anyio.to_thread.run_sync(find), keep)
 
@@ -610,11 +615,3 @@ def _name_of(call: str, workflow: Any) -> str:
     is_class = isinstance(workflow, type) and issubclass(workflow, Workflow)
     cure = f"make one, {workflow.__name__}(…)" if is_class else 'write "Order", or give the instance'
     raise WrongCall(call, f"takes a workflow or its name, but got {shown(workflow)}", cure)
-
-
-def _check_keep(call: str, keep: Any) -> None:
-    if isinstance(keep, timedelta) and keep >= timedelta(0):
-        return
-    if not isinstance(keep, int | float) or isinstance(keep, bool) or not keep >= 0:
-        cure = "give a number of runs, seconds as a float, or a timedelta"
-        raise WrongCall(call, f"got {shown(keep)} as what to keep of ended runs", cure)

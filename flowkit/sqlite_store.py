@@ -29,6 +29,7 @@ answer. A run whose row can't be read is listed by `SQLiteStore.find` as damaged
 whatever workflows are asked for; writes to it are refused; `SQLiteStore.delete` removes it.
 """
 
+import atexit
 import os
 import sqlite3
 import struct
@@ -60,6 +61,9 @@ _COLUMNS = "key, run_id, workflow, status, created, updated, due, parent, owner,
 # A connection can't be used, nor even closed, on the other side of a fork, and SQLite's own books about a file's locks
 # would be wrong there for a new one too (https://sqlite.org/howtocorrupt.html, 2.6). So nothing is open while a process
 # forks: both sides open anew at their next call.
+AT_EXIT = 1.0
+"""Seconds to wait at the end of the program for a thread that is at a store."""
+
 _STORES: "weakref.WeakSet[SQLiteStore]" = weakref.WeakSet()
 _HELD: "list[SQLiteStore]" = []
 
@@ -485,7 +489,7 @@ class SQLiteStore(Store):
         gone: dict[int, str] = {}
         with self._change() as cursor:
             for run_id in named:
-                gone.update(cursor.execute("SELECT key, run_id FROM runs WHERE run_id=?1 OR parent=?1", (run_id,)))
+                gone.update(cursor.execute("SELECT key, run_id FROM runs WHERE run_id=? OR parent=?", (run_id, run_id)))
             for key in gone:
                 first = key << 32
                 cursor.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, first + 0xFFFFFFFF))
@@ -511,6 +515,22 @@ class SQLiteStore(Store):
             store._opening.release()
             store._reading.release()
             store._writing.release()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # nobody has it any more, to be told; it may be half made
+            self._close()
+
+    @staticmethod
+    @atexit.register
+    def _at_exit() -> None:
+        """Close what the program has left open: a thread that is still at it is waited for, but not for ever."""
+        for store in list(_STORES):
+            if store._writing.acquire(timeout=AT_EXIT):
+                if store._reading.acquire(timeout=AT_EXIT):
+                    with suppress(StoreError):
+                        store._close()
+                    store._reading.release()
+                store._writing.release()
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
