@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +297,8 @@ def test_it_is_brought_up_to_date(store: SQLiteStore, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sqlite_file.MIGRATIONS, 2, fails)
     with pytest.raises(StoreError):
         store.open()
-    assert dict(sqlite3.connect(store.path).execute("SELECT name, 1 FROM sqlite_master")).get("added") is None
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert dict(connection.execute("SELECT name, 1 FROM sqlite_master")).get("added") is None
     monkeypatch.setitem(sqlite_file.MIGRATIONS, 2, lambda connection: connection.execute("CREATE TABLE more(x)"))
     assert store.read("r") == [b"one"]
     store.close()
