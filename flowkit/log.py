@@ -254,11 +254,6 @@ class RunLog:
         """Whether everything added is on disk."""
         return not self._pending and self._committed == self._length
 
-    @property
-    def is_stored(self) -> bool:
-        """Whether its store has the run."""
-        return self._committed > 0
-
     def encode(self, fact: Fact) -> bytes:
         """The fact's record.
 

@@ -478,7 +478,7 @@ class Runtime:
         if isinstance(error, CodeChanged | RunDamaged):
             self._unfit.add(run.run_id)
 
-    async def _bring(self, run_id: str, what: str, **arguments: Any) -> Handler:
+    async def _bring(self, run_id: str, what: str) -> Handler:
         """Have a stored run that hasn't ended in memory."""
         check_id(what, "run_id", run_id, needed=True)
         handler = self._here(run_id)
@@ -490,7 +490,7 @@ class Runtime:
                 raise RunFinished(info.workflow, what)
             handler = self._here(run_id)
             if handler is None:  # nor has it been taken up meanwhile
-                handler = self._drive(self._known(info.workflow), run_id, go_on=True, **arguments)
+                handler = self._drive(self._known(info.workflow), run_id, go_on=True)
         return handler
 
     async def _info(self, run_id: str) -> RunInfo:

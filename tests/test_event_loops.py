@@ -6,7 +6,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import virtual_time
+from loops import Sleeper, awaited, loop
 
 from flowkit import Context, Event, Handler, Resource, StartEvent, StopEvent, Workflow, WorkflowCancelled, step
 
@@ -24,36 +25,6 @@ class Item(Event):
 
 class Payload:
     pass
-
-
-async def awaited(workflow: Workflow, **fields: Any) -> Any:
-    return await workflow.run(**fields)
-
-
-def loop(backend: str, main: Callable[[], Awaitable[Any]]) -> Any:
-    """A whole event loop under virtual time. Not watched: what is left behind at its end is what the test is about."""
-    name, options = virtual_time.backend_options(backend)
-    return anyio.run(main, backend=name, backend_options=options)
-
-
-class Sleeper(Workflow):
-    """Sleeps for 10 s; its clean-up takes another."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.cleaned = 0
-
-    @step
-    async def sleep(self, ev: StartEvent) -> StopEvent:
-        try:
-            await anyio.sleep(10)
-        finally:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(1)
-            finally:
-                self.cleaned += 1
-        return StopEvent(result="slept")
 
 
 # ------------------------------------------------------------------------------------------ one loop after another

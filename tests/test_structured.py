@@ -18,6 +18,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import virtual_time
+from loops import Sleeper, awaited, loop
 
 from flowkit import (
     Context,
@@ -45,10 +46,6 @@ class Done(Event):
     n: int = 0
 
 
-async def awaited(workflow: Workflow, **fields: Any) -> Any:
-    return await workflow.run(**fields)
-
-
 async def in_a_block(workflow: Workflow, **fields: Any) -> Any:
     async with workflow.run(**fields) as handler:
         return await handler
@@ -63,32 +60,6 @@ async def in_the_background(workflow: Workflow, **fields: Any) -> Any:
 Own = Callable[..., Awaitable[Any]]
 OWNERS: tuple[Own, ...] = (awaited, in_a_block, in_the_background)
 each_owner = pytest.mark.parametrize("own", OWNERS)
-
-
-def loop(backend: str, main: Callable[[], Awaitable[Any]]) -> Any:
-    """A whole event loop under virtual time. Not watched: what is left behind at its end is what the test is about."""
-    name, options = virtual_time.backend_options(backend)
-    return anyio.run(main, backend=name, backend_options=options)
-
-
-class Sleeper(Workflow):
-    """Sleeps for 10 s; its clean-up takes another."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.cleaned = 0
-
-    @step
-    async def sleep(self, ev: StartEvent) -> StopEvent:
-        try:
-            await anyio.sleep(10)
-        finally:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(1)
-            finally:
-                self.cleaned += 1
-        return StopEvent(result="slept")
 
 
 # ------------------------------------------------------------------------------------------ failing while cancelled
