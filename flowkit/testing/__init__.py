@@ -1,5 +1,26 @@
-"""What flowkit offers to tests. Needs the extra ``testing``."""
+"""What flowkit offers to tests. Needs the extra ``testing``; each part is imported when it is first used."""
 
-from flowkit.testing.store_check import check_store
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowkit.testing.store_check import check_store
 
 __all__ = ["check_store"]
+
+_LATER = {
+    "check_store": "store_check",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"flowkit.testing.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
