@@ -3,7 +3,7 @@
 Where everything lives, innermost first; imports only ever point upwards in this list:
 
     errors, storage_errors, hints, fields,    values: what is raised, sent between steps, and happens to a run
-    events, facts
+    events, facts, outside
     retry_policy, state, context, resource,   definition: what an author writes, read into a checked, immutable plan
     steps, signature, roster, plan, wiring
     joins, collecting, waits, books,          decision: facts in, commands out, without an event loop

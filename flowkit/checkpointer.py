@@ -6,13 +6,13 @@ the run's own, and its checkpoints are found by reading it: those of runs that t
 recorded earlier by whichever process.
 """
 
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from flowkit import outside
 from flowkit.context import Context
 from flowkit.errors import WorkflowRuntimeError
 from flowkit.events import Event
@@ -111,7 +111,7 @@ class WorkflowCheckpointer:
 
     def run(self, **arguments: Any) -> Handler:
         """``workflow.run(…)`` with checkpoints; they are found under the handler's ``run_id``."""
-        run_id = arguments.pop("run_id", None) or uuid.uuid4().hex
+        run_id = arguments.pop("run_id", None) or outside.current().new_id()
         if self._store is not None:
             return self.workflow.run(run_id=run_id, store=self._store, **arguments)
         ctx: Context[Any] | None = arguments.pop("ctx", None)
@@ -133,7 +133,7 @@ class WorkflowCheckpointer:
                 UserWarning,
                 stacklevel=2,
             )
-        run_id = uuid.uuid4().hex
+        run_id = outside.current().new_id()
         ctx: Context[Any] = Context.from_dict(self.workflow, checkpoint.ctx_state)
         if self._store is not None:
             return self.workflow.run(ctx=ctx, run_id=run_id, store=self._store)
@@ -150,7 +150,7 @@ class WorkflowCheckpointer:
                 "a checkpointer with a store reads its checkpoints there, and has no callback: run the workflow with "
                 "run(store=…), or by the checkpointer's own run()."
             )
-        return self._callback(run_id or uuid.uuid4().hex, Context(self.workflow))
+        return self._callback(run_id or outside.current().new_id(), Context(self.workflow))
 
     def filter_checkpoints(
         self,
@@ -201,7 +201,9 @@ class WorkflowCheckpointer:
                 step, event = inputs.pop(fact.invocation)
                 if step in self.enabled_steps:
                     kept.append(
-                        Checkpoint(uuid.uuid4().hex, step, event, fact.result, journal, len(journal), self.workflow)
+                        Checkpoint(
+                            outside.current().new_id(), step, event, fact.result, journal, len(journal), self.workflow
+                        )
                     )
 
         return keep

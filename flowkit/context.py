@@ -7,11 +7,15 @@ protocol; before a run has started, and after it has ended, it still reads and w
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from datetime import UTC, datetime
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, cast
+from uuid import UUID
 
 import anyio
 import attrs
 
+from flowkit import outside
 from flowkit.errors import RunFinished, StateError, WrongCall, shown
 from flowkit.events import Event, StopEvent
 from flowkit.state import State
@@ -83,6 +87,8 @@ class RunFace(Protocol):
 
     def retry_info(self, invocation: int) -> RetryInfo: ...
 
+    def now(self) -> float: ...
+
     def to_dict(self) -> dict[str, Any]: ...
 
 
@@ -105,7 +111,7 @@ class Context(Generic[S]):
     """
 
     __flowkit_context__: ClassVar[bool] = True
-    __slots__ = ("__weakref__", "_invocation", "_resume", "_run", "_state", "_workflow")
+    __slots__ = ("__weakref__", "_invocation", "_random", "_resume", "_run", "_state", "_workflow")
 
     def __init__(self, workflow: "_Workflow", *, state: S | None = None) -> None:
         self._workflow: _Workflow | None = _checked(workflow, "Context()")
@@ -298,6 +304,33 @@ class Context(Generic[S]):
         if self._invocation is None:
             raise WrongCall("idempotency_key", "is there only inside a step", "there, its ctx knows whose key is meant")
         return self._running("idempotency_key").idempotency_key(self._invocation)
+
+    def now(self) -> datetime:
+        """The time of day by the run's clock, in UTC. It never goes back within a process, and is virtual in a
+        simulation (`flowkit.testing`), where ``datetime.now()`` is not."""
+        seconds = outside.current().time() if self._run is None else self._run.now()
+        return datetime.fromtimestamp(seconds, UTC)
+
+    def random(self) -> Random:
+        """Random numbers that are drawn anew in each run, and are the same each time this step works on this event: in
+        every attempt, after every restart, and whenever a simulation is replayed. Not for secrets.
+        """
+        try:
+            return self._random
+        except AttributeError:
+            pass
+        if self._run is None:
+            seed = outside.current().new_id()
+        elif self._invocation is None:
+            seed = self._run.run_id
+        else:
+            seed = self._run.idempotency_key(self._invocation)
+        self._random = Random(seed)
+        return self._random
+
+    def uuid(self) -> UUID:
+        """An id made of the next of `random`'s numbers, so it is the same in every attempt. Not for secrets."""
+        return UUID(int=self.random().getrandbits(128), version=4)
 
     # ------------------------------------------------------------------------------------------------------ the run
 

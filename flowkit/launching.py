@@ -1,8 +1,5 @@
 """What a run is launched with: an id, a start event, and the run it is nested in."""
 
-import itertools
-import os
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,26 +12,9 @@ from flowkit.plan import Plan
 from flowkit.runner import Run
 from flowkit.stream import Origin
 
-__all__ = ["Keep", "Parent", "chained", "check_id", "new_id", "origin_of", "start_event_of"]
+__all__ = ["Keep", "Parent", "chained", "check_id", "origin_of", "start_event_of"]
 
 Keep = Callable[[Fact, Sequence[Command]], None]
-_ids = itertools.count()
-_process = uuid.uuid4().hex
-
-
-def new_id() -> str:
-    """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system
-    call.)"""
-    return f"{_process}-{next(_ids)}"
-
-
-def _after_fork() -> None:
-    global _process
-    _process = uuid.uuid4().hex
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 @attrs.define(eq=False)

@@ -30,7 +30,6 @@ import inspect
 import logging
 import math
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
@@ -41,6 +40,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from flowkit import outside
 from flowkit.backend import Backend, escaped_cancellation, uninterrupted
 from flowkit.context import Context, RunFace
 from flowkit.errors import RunFinished, SerializationError, WorkflowRuntimeError
@@ -123,7 +123,7 @@ class Performer(ABC):
         self._owner = owner
         self._backend = backend
         self._clock = backend.clock()
-        self._epoch = time.time() - self._clock()
+        self._epoch = outside.current().time() - self._clock()
         self._keep = keep
         self._log: Log | None = None
         self._thread = threading.get_ident()

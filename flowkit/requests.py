@@ -265,6 +265,12 @@ class Requests(Performer):
         attempt, since = self.machine.retry_info(invocation)
         return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
 
+    def now(self) -> float:
+        if threading.get_ident() != self._thread:
+            now: float = self._from_thread(self._now)
+            return now
+        return self._now()
+
     def to_dict(self) -> dict[str, Any]:
         if not self.machine.started:
             raise WrongCall(

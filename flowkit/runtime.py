@@ -19,7 +19,6 @@ otherwise.
 import contextlib
 import logging
 import math
-import uuid
 import warnings
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
@@ -32,7 +31,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from flowkit import backend
+from flowkit import backend, outside
 from flowkit.errors import (
     NoEventLoop,
     RunFinished,
@@ -223,7 +222,7 @@ class Runtime:
         known = self._known(workflow)
         name = plan_of(known).name
         check_id("runtime.run()", "run_id", run_id)
-        identity = uuid.uuid4().hex if run_id is None else run_id
+        identity = outside.current().new_id() if run_id is None else run_id
         handler = self._here(identity)
         if handler is None:
             handler = self._drive(known, identity, start_event=start_event, **fields)
@@ -376,7 +375,7 @@ class Runtime:
         info = await self._info(run_id)
         workflow = self._known(info.workflow)
         records = await anyio.to_thread.run_sync(self._store.read, run_id)
-        new_id = new_id or uuid.uuid4().hex
+        new_id = new_id or outside.current().new_id()
         forked = fork_of(records_of(workflow), run_id, records, after, new_id)
         new = NewRun(info.workflow, self._tenant.owner)
         write = Write(new_id, 1, 0, [forked], self._tenant.now(), status="running", new=new)

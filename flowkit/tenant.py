@@ -5,7 +5,6 @@ The lease is kept while any run is under way, by a beat every third of its lengt
 """
 
 import logging
-import time
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
+from flowkit import outside
 from flowkit.backend import Backend
 from flowkit.process import owner_name
 from flowkit.storage_errors import RunElsewhere
@@ -46,7 +46,7 @@ class Tenant:
         self.writer = Writer(store, backend)
         self.backend = backend
         self._clock = backend.clock()
-        self._epoch = time.time() - self._clock()
+        self._epoch = outside.current().time() - self._clock()
         self._entered = 0
         self._driven: dict[str, tuple[Driver, anyio.Event]] = {}  # by run id, each until it has left
         self._changing: anyio.Lock | None = None

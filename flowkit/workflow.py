@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import attrs
 
-from flowkit import backend, hints
+from flowkit import backend, hints, outside
 from flowkit.context import Context
 from flowkit.errors import (
     ContextInUse,
@@ -32,7 +32,7 @@ from flowkit.errors import (
 from flowkit.events import Event
 from flowkit.facts import StartStep
 from flowkit.handler import Handler
-from flowkit.launching import Keep, Parent, chained, check_id, new_id, origin_of, start_event_of
+from flowkit.launching import Keep, Parent, chained, check_id, origin_of, start_event_of
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
@@ -324,8 +324,8 @@ class Workflow:
 
             kept = kept_with(parent.run.log)
             run_id = run_id or parent.next_id()
-        identity = run_id or new_id()
-        run = Run(
+        identity = run_id or outside.current().new_id()
+        run: Run = (outside.current().run_type or Run)(
             machine,
             _Owner(self),  # made anew: kept in the record it would keep the workflow alive
             loop,

@@ -40,7 +40,7 @@ import virtual_time
 from crash_flows import NESTED, SCENARIOS, Ask, Entry, Ledger, Noting, Reply, Scenario
 from trio._core._run import _r as order
 
-from flowkit import RunFinished, WorkflowError, backend, log, performer, tenant
+from flowkit import RunFinished, WorkflowError, backend, log, outside
 from flowkit.facts import Command, StepCommitted, StepRaised, StepReturned
 from flowkit.log import Durability
 from flowkit.memory_store import MemoryStore
@@ -269,11 +269,10 @@ class World:
                 if not self.point(f"after {type(command).__name__}"):
                     return
 
-        clock = SimpleNamespace(time=self.wall)
+        clock = SimpleNamespace(time=self.wall, new_id=outside.Outside().new_id, run_type=None)
         with (
             patch.object(Performer, "act", act_one_by_one),
-            patch.object(performer, "time", clock),
-            patch.object(tenant, "time", clock),
+            patch.object(outside, "current", lambda: clock),
             patch.object(log, "SNAPSHOT_AFTER", self._snapshot_after or log.SNAPSHOT_AFTER),
         ):
             yield

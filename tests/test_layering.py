@@ -20,6 +20,7 @@ LAYERS = {
         fields
         events
         facts
+        outside
     """,
     "definition": """
         retry_policy
@@ -84,6 +85,10 @@ LAYERS = {
         flowkit
     """,
     "edges": """
+        testing.problems
+        testing.scheduling
+        testing.kernel
+        testing.asyncio_kernel
         testing.store_cases
         testing.store_check
         testing

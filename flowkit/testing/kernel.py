@@ -1,0 +1,177 @@
+"""A simulated process, as the rest of the harness sees it: an event loop that is driven from outside.
+
+A `Kernel` is an event loop of asyncio or trio whose time is virtual and whose order is a `Scheduler`'s. It does nothing
+by itself: `Kernel.go_on` runs task steps until all tasks are blocked and no timer is due any more, then returns. So the
+process can be looked at, and told things (`Kernel.call`), between any two instants of its time.
+
+**Time** moves only when nothing is ready: then it jumps to the next timer.
+
+**The outside world** isn't there: sockets, processes and threads are refused as `OutsideWorld` (threads.py has what
+takes the place of worker threads).
+
+**The end.** `Kernel.run` is a whole life: to the end of the main function, then of everything else. What was still
+alive when main had returned is reported. Where all are blocked before main has returned, main is cancelled, so that
+clean-ups run, and `Stuck` says who waited for what.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from math import inf
+from typing import Any
+
+import attrs
+
+from flowkit.testing.scheduling import Scheduler
+
+__all__ = ["Alive", "Kernel", "Stuck", "place_of"]
+
+Main = Callable[[], Awaitable[Any]]
+
+CLEANING = 3
+"""How often a cancelled main task that is blocked again is cancelled once more before its process is abandoned."""
+
+
+@attrs.frozen
+class Alive:
+    """A task that hasn't ended: its ``number`` (see scheduling.py), its name, and where it stands."""
+
+    number: int
+    name: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, at {self.place}"
+
+
+class Stuck(Exception):
+    """All tasks are blocked, and no timer is set: nothing can ever happen any more. ``tasks`` says who waits where."""
+
+    def __init__(self, now: float, tasks: list[Alive]) -> None:
+        super().__init__(f"all tasks are blocked at {now:g} s")
+        self.now = now
+        self.tasks = tasks
+
+
+class Kernel(ABC):
+    """One simulated process. Its loop ends with `close`; nothing of it runs outside `go_on`, `call` and `close`."""
+
+    backend: str
+
+    def __init__(self, scheduler: Scheduler, now: float = 0.0) -> None:
+        self.scheduler = scheduler
+        self.now = now
+        """Virtual seconds. A kernel may begin where another has ended."""
+        self.unhandled: list[str] = []
+        """What tasks and callbacks raised and nobody heard of."""
+
+    # ------------------------------------------------------------------------------------------------ what differs
+
+    @abstractmethod
+    def start(self, main: Main) -> None:
+        """Make ``main`` the process' main task. Nothing runs yet."""
+
+    @abstractmethod
+    def go_on(self, until: float = inf) -> bool:
+        """Run all that is ready, and what becomes ready up to the time ``until``; whether main has returned.
+
+        Time is at ``until`` then, unless that is infinite or main has returned.
+
+        Raises:
+            BaseException: what a callback raised that isn't an `Exception`, and `Livelock`; the process is unusable
+                then, but for `close`.
+        """
+
+    @abstractmethod
+    def call(self, function: Callable[[], None]) -> None:
+        """Have this called in the loop, in no task, when it goes on: before any task step."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Cancel main, from outside `go_on`."""
+
+    @abstractmethod
+    def result(self) -> Any:
+        """What main returned.
+
+        Raises:
+            BaseException: what main raised.
+        """
+
+    @abstractmethod
+    def alive(self) -> list[Alive]:
+        """The tasks that haven't ended, by number; the loop's own and main aside."""
+
+    @abstractmethod
+    def current(self) -> "tuple[int, Any] | None":
+        """Number and coroutine of the task that is in the middle of a step; ``None`` in a callback."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the process: its loop runs nothing any more. Tasks that are still there are dropped as they stand."""
+
+    # ------------------------------------------------------------------------------------------------- a whole life
+
+    def run(self, main: Main) -> Any:
+        """``main`` from begin to end; what it returned.
+
+        Raises:
+            Stuck: all tasks were blocked; main has been cancelled, and has cleaned up.
+            BaseException: what main raised.
+        """
+        self.start(main)
+        if not self.go_on():
+            stuck = Stuck(self.now, [*self.main_alive(), *self.alive()])
+            for _ in range(CLEANING):
+                self.cancel()
+                if self.go_on():
+                    break
+            raise stuck
+        return self.result()
+
+    @abstractmethod
+    def main_alive(self) -> list[Alive]:
+        """The main task, where it hasn't ended."""
+
+
+_LIBRARIES = tuple(
+    os.path.dirname(spec.origin) + os.sep
+    for name in ("anyio", "asyncio", "trio", "flowkit")
+    if (spec := find_spec(name)) is not None and spec.origin is not None
+)
+_EXAMPLES = os.path.join(_LIBRARIES[-1], "examples") + os.sep
+
+
+def is_library(filename: str) -> bool:
+    """Whether a source file is of AnyIO, asyncio, trio or flowkit: not the author's."""
+    return filename.startswith(_LIBRARIES) and not filename.startswith(_EXAMPLES)
+
+
+def place_of(coro: Any) -> str:
+    """Where a suspended coroutine stands, ``file.py:12 in function``: the author's innermost line, else its own."""
+    frame = frame_of(coro)
+    if frame is None:
+        return "its end"
+    code = frame.f_code
+    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}"
+
+
+def frame_of(coro: Any) -> Any:
+    """The frame of the innermost author's line that a suspended coroutine waits in, else its outermost frame."""
+    found = first = None
+    while coro is not None:
+        frame = _attribute(coro, "cr_frame", "ag_frame", "gi_frame")
+        if frame is not None:
+            first = first or frame
+            if not is_library(frame.f_code.co_filename):
+                found = frame
+        coro = _attribute(coro, "cr_await", "ag_await", "gi_yieldfrom")
+    return found or first
+
+
+def _attribute(owner: Any, *names: str) -> Any:
+    for name in names:
+        if (value := getattr(owner, name, None)) is not None:
+            return value
+    return None
