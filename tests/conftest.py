@@ -6,9 +6,9 @@
 - `HYPOTHESIS_PROFILE` names a Hypothesis profile; otherwise it is "ci" where `CI` is set, else "default".
 """
 
+import ast
 import gc
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,22 +19,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import virtual_time
+
+from flowkit import testing
+from flowkit.testing import virtual_time
 
 virtual_time.count_threads()
 
 OPTIONAL = [name for name in ("hypothesis", "trio") if find_spec(name) is None]
 HERE = Path(__file__).parent
+PARTS = Path(testing.__file__).parent
 
 
-def needs_what_is_missing(file: Path, seen: frozenset[Path] = frozenset()) -> bool:
-    """Whether a test file, or a module beside it that it imports, imports what is not installed."""
-    text = file.read_text(encoding="utf-8")
-    imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
-    if re.search(r"^(?:import|from) flowkit\.testing", text, re.MULTILINE):
-        imported.add("hypothesis")
-    beside = {path for name in imported if (path := HERE / f"{name}.py").exists()} - seen
-    return not imported.isdisjoint(OPTIONAL) or any(needs_what_is_missing(path, seen | {file}) for path in beside)
+def imported_by(file: Path) -> Iterator[str]:
+    """What a module imports when it is imported, and what it takes from `testing`, whose parts are imported late."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for use in ast.walk(tree):
+        if isinstance(use, ast.Attribute) and isinstance(use.value, ast.Name) and use.value.id == "testing":
+            yield f"flowkit.testing.{use.attr}"
+
+
+def file_of(name: str) -> Path | None:
+    """The file of what is imported, if it is of a module in this directory or of a part of `flowkit.testing`."""
+    first, *rest = name.removeprefix("flowkit.testing.").split(".")
+    here = HERE if name == ".".join([first, *rest]) else PARTS
+    file = here / f"{testing._LATER.get(first, first)}.py"
+    return file if file.exists() else None
+
+
+def needs_what_is_missing(file: Path) -> bool:
+    """Whether importing a test file imports what is not installed."""
+    files, unread = {file}, [file]
+    while unread:
+        names = set(imported_by(unread.pop()))
+        if not {name.partition(".")[0] for name in names}.isdisjoint(OPTIONAL):
+            return True
+        more = {found for name in names if (found := file_of(name)) is not None} - files
+        files |= more
+        unread += more
+    return False
 
 
 # In the `bare` session: what can't even be imported there is left out.

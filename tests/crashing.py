@@ -13,7 +13,7 @@ deletion of a run, each answer that the caller gives. A life may be told to *cra
 **A crash** is at once. From that point on the store refuses everything, the ledger takes nothing, no command is
 performed and the caller is told nothing, and the life's scope is cancelled. The ``finally`` blocks that run then,
 unlike those of a process that is killed, can change nothing. Whatever hangs or is left behind in them fails the test
-(virtual_time.py).
+(flowkit.testing.virtual_time).
 
 **A store that fails** is another thing: the process lives on, and so does what it holds in memory. ``fails`` says which
 commits and other calls raise a `StoreError`; the caller then does what a caller would, the same again.
@@ -36,7 +36,6 @@ from unittest.mock import patch
 import anyio
 import attrs
 import trio
-import virtual_time
 from crash_flows import NESTED, SCENARIOS, Ask, Entry, Ledger, Noting, Reply, Scenario
 from trio._core._run import _r as order
 
@@ -48,6 +47,7 @@ from flowkit.performer import Performer
 from flowkit.runtime import HistoryEntry, Runtime, open_runtime
 from flowkit.storage_errors import RunElsewhere, StoreError
 from flowkit.store import ENDED, Store, Write
+from flowkit.testing import virtual_time
 from flowkit.workflow import records_of
 
 __all__ = ["Form", "World", "Wrapped", "baseline"]

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import virtual_time
 
 from flowkit import StartEvent, StopEvent, Workflow, step
+from flowkit.testing import virtual_time
 
 
 async def awaited(workflow: Workflow, **fields: Any) -> Any:

@@ -1,5 +1,5 @@
 """Runs workflows as they are run in production: no schedule is chosen, no fault is injected. Only the clock jumps
-(virtual_time.py). It says how often the planted bugs show up by themselves."""
+(flowkit.testing.virtual_time). It says how often the planted bugs show up by themselves."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import anyio
 import anyio.lowlevel
 import pytest
-import virtual_time
 from loops import Sleeper, awaited, loop
 
 from flowkit import Context, Event, Handler, Resource, StartEvent, StopEvent, Workflow, WorkflowCancelled, step
+from flowkit.testing import virtual_time
 
 
 class Item(Event):

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import anyio
 import pytest
-import virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from flowkit import (
     step,
 )
 from flowkit.retry_policy import ConstantDelayRetryPolicy
+from flowkit.testing import virtual_time
 
 
 class Part(Event):

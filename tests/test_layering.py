@@ -91,6 +91,7 @@ LAYERS = {
         testing.asyncio_kernel
         testing.store_cases
         testing.store_check
+        testing.virtual_time
         testing
         examples
         examples._passages

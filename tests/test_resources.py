@@ -7,7 +7,6 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import anyio
 import attrs
 import pytest
-import virtual_time
 
 from flowkit import (
     Context,
@@ -22,6 +21,7 @@ from flowkit import (
     WorkflowValidationError,
     step,
 )
+from flowkit.testing import virtual_time
 
 
 class Next(Event):

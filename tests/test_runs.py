@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-import virtual_time
 
 from flowkit import (
     CleanupFailedWarning,
@@ -33,6 +32,7 @@ from flowkit import (
     WorkflowValidationError,
     step,
 )
+from flowkit.testing import virtual_time
 
 
 class Part(Event):

@@ -18,7 +18,6 @@ from typing import Any
 import anyio
 import attrs
 import pytest
-import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario_flows import (
@@ -53,6 +52,7 @@ from flowkit import (
     WorkflowTimeoutError,
 )
 from flowkit.errors import CleanupFailedWarning, RunFinished
+from flowkit.testing import virtual_time
 
 EXAMPLES = int(os.environ.get("FLOWKIT_EXAMPLES", "40"))
 PATIENCE = 300.0

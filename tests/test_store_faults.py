@@ -12,7 +12,6 @@ from typing import Any
 
 import anyio
 import pytest
-import virtual_time
 from crash_flows import SCENARIOS, Ask, Asking, Chain, Ledger, Nested, Noting, Reply
 from crashing import World, Wrapped, baseline
 
@@ -21,6 +20,7 @@ from flowkit.memory_store import MemoryStore
 from flowkit.runtime import open_runtime
 from flowkit.storage_errors import LeaseLost, RunElsewhere, StoreBusy, StoreError
 from flowkit.store import Store, Write
+from flowkit.testing import virtual_time
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import pytest
-import virtual_time
 from stored_flows import (
     Approved,
     Ask,
@@ -44,6 +43,7 @@ from flowkit.runtime import open_runtime
 from flowkit.sqlite_store import SQLiteStore
 from flowkit.storage_errors import RunElsewhere, RunSuspended, WrongWorkflow
 from flowkit.store import Store
+from flowkit.testing import virtual_time
 
 __all__ = ["wall_clock"]
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import anyio
 import anyio.lowlevel
 import pytest
-import virtual_time
 from loops import Sleeper, awaited, loop
 
 from flowkit import (
@@ -36,6 +35,7 @@ from flowkit import (
     step,
 )
 from flowkit.errors import WaitTimedOut
+from flowkit.testing import virtual_time
 
 
 class Item(Event):

@@ -8,7 +8,6 @@ import anyio
 import anyio.from_thread
 import attrs
 import pytest
-import virtual_time
 
 from flowkit import (
     Context,
@@ -27,6 +26,7 @@ from flowkit import (
     catch_error,
     step,
 )
+from flowkit.testing import virtual_time
 
 
 class Part(Event):

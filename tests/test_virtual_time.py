@@ -11,10 +11,19 @@ from itertools import count
 
 import anyio
 import pytest
-import virtual_time
 from anyio import from_thread, to_thread
 from anyio.abc import TaskStatus
-from virtual_time import Deadlock, LeftBehind, LoopBlocked, TimeHeld, current_watch, letting_time_pass, run
+
+from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import (
+    Deadlock,
+    LeftBehind,
+    LoopBlocked,
+    TimeHeld,
+    current_watch,
+    letting_time_pass,
+    run,
+)
 
 YEAR = 365 * 24 * 3600.0
 

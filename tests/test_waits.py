@@ -4,7 +4,6 @@ from typing import Any
 
 import anyio
 import pytest
-import virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from flowkit.facts import Publish, RunResumed, RunStarted, StartStep, WaitOpened
 from flowkit.machine import Machine
 from flowkit.retry_policy import ConstantDelayRetryPolicy
 from flowkit.state import State
+from flowkit.testing import virtual_time
 from flowkit.workflow import plan_of
 
 
