@@ -2,7 +2,7 @@
 
 - A test that is a coroutine function needs no marker; it runs once on each backend.
 - A plain test that wants to start loops itself (a Hypothesis test, say) takes `anyio_backend_name` and calls
-  `virtual_time.run(function, *args, backend=anyio_backend_name)`.
+  `run_virtual(function, *args, backend=anyio_backend_name)`.
 - `HYPOTHESIS_PROFILE` names a Hypothesis profile; otherwise it is "ci" where `CI` is set, else "default".
 """
 
@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from functools import wraps
+from functools import partial, wraps
 from importlib.util import find_spec
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -21,9 +21,7 @@ from typing import Any
 import pytest
 
 from flowkit import testing
-from flowkit.testing import virtual_time
-
-virtual_time.count_threads()
+from flowkit.testing import left_behind, virtual_time
 
 OPTIONAL = [name for name in ("hypothesis", "trio") if find_spec(name) is None]
 HERE = Path(__file__).parent
@@ -86,7 +84,7 @@ if find_spec("hypothesis") is not None:
 )
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """A backend under fresh virtual time. Overrides the fixture of AnyIO's plugin."""
-    return virtual_time.backend_options(request.param)
+    return virtual_time.virtual_backend(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +94,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()  # what outlives a test would be walked after each that follows
-    left = virtual_time.threads_left_behind(before)
+    left = left_behind.threads_left_behind(before)
     if left:
         pytest.fail(f"the test left threads behind: {', '.join(left)}")
 
@@ -144,7 +142,7 @@ def _watched(test: Any) -> Any:
 
     @wraps(test)
     async def watched(*args: Any, **kwargs: Any) -> None:
-        await virtual_time.watched(test, *args, **kwargs)
+        await virtual_time.watched(partial(left_behind.leaving_nothing, test), *args, **kwargs)
 
     watched.is_watched = True  # type: ignore[attr-defined]
     return watched

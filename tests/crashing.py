@@ -47,7 +47,7 @@ from flowkit.performer import Performer
 from flowkit.runtime import HistoryEntry, Runtime, open_runtime
 from flowkit.storage_errors import RunElsewhere, StoreError
 from flowkit.store import ENDED, Store, Write
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual
 from flowkit.workflow import records_of
 
 __all__ = ["Form", "World", "Wrapped", "baseline"]
@@ -209,7 +209,7 @@ class World:
         self._answered_now = set()
         if self._backend == "trio":
             order.seed(self._seed + self.lives)  # trio wakes tasks in a random order: in the same one each time
-        virtual_time.run(self._life, backend=self._backend)
+        run_virtual(self._life, backend=self._backend)
         if self.dead:
             self._look_at_what_is_left()
 

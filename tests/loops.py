@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 
 from flowkit import StartEvent, StopEvent, Workflow, step
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import virtual_backend
 
 
 async def awaited(workflow: Workflow, **fields: Any) -> Any:
@@ -15,7 +15,7 @@ async def awaited(workflow: Workflow, **fields: Any) -> Any:
 
 def loop(backend: str, main: Callable[[], Awaitable[Any]]) -> Any:
     """A whole event loop under virtual time. Not watched: what is left behind at its end is what the test is about."""
-    name, options = virtual_time.backend_options(backend)
+    name, options = virtual_backend(backend)
     return anyio.run(main, backend=name, backend_options=options)
 
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import attrs
 
 from flowkit import Event, InputRequiredEvent, StartEvent, Workflow, testing
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual
 
 __all__ = ["PlainRun", "plain_run", "recorded_effects", "run_plainly"]
 
@@ -68,7 +68,7 @@ def run_plainly(
 ) -> str | None:
     """What is wrong with one plain run, if something is."""
     try:
-        check(virtual_time.run(plain_run, flow, start, answer, backend=backend), start)
+        check(run_virtual(plain_run, flow, start, answer, backend=backend), start)
     except (AssertionError, Exception) as error:  # noqa: BLE001 - whatever it is, the run failed
         return f"{type(error).__name__}: {error}"
     return None

@@ -16,7 +16,7 @@ import pytest
 from loops import Sleeper, awaited, loop
 
 from flowkit import Context, Event, Handler, Resource, StartEvent, StopEvent, Workflow, WorkflowCancelled, step
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import VirtualLoop, run_virtual
 
 
 class Item(Event):
@@ -65,10 +65,10 @@ def test_a_loop_that_was_closed_over_a_run_keeps_no_turn_of_another() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
 
-    closed = virtual_time.VirtualLoop()
+    closed = VirtualLoop()
     closed.run_until_complete(main())
     tasks = asyncio.all_tasks(closed)
-    assert virtual_time.run(lambda: awaited(workflow)) == "slept"
+    assert run_virtual(lambda: awaited(workflow)) == "slept"
     for task in tasks:
         task.cancel()
     closed.run_until_complete(asyncio.wait(tasks))

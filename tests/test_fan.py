@@ -23,7 +23,7 @@ from flowkit import (
     step,
 )
 from flowkit.retry_policy import ConstantDelayRetryPolicy
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual
 
 
 class Part(Event):
@@ -97,7 +97,7 @@ def test_however_long_each_member_takes_the_join_gets_them_in_order(
             return await super().work(ev)
 
     expected = [n for n, delay in enumerate(delays) if delay >= 0]
-    assert virtual_time.run(Flow(*delays).result, backend=anyio_backend_name) == expected
+    assert run_virtual(Flow(*delays).result, backend=anyio_backend_name) == expected
 
 
 async def test_the_join_takes_subclasses_and_unions() -> None:
@@ -414,7 +414,7 @@ def test_batches_are_first_in_first_out_and_complete(
     anyio_backend_name: str, kinds: list[Any], expected: list[type[Event]]
 ) -> None:
     events: list[Event] = [kind(n) for n, kind in enumerate(kinds)]
-    batches: list[list[Event]] = virtual_time.run(collecting(events, expected).run, backend=anyio_backend_name)
+    batches: list[list[Event]] = run_virtual(collecting(events, expected).run, backend=anyio_backend_name)
     rest = list(events)
     for batch in batches:
         assert [isinstance(event, kind) for event, kind in zip(batch, expected, strict=True)] == [True] * len(expected)

@@ -91,6 +91,9 @@ LAYERS = {
         testing.asyncio_kernel
         testing.store_cases
         testing.store_check
+        testing.left_behind
+        testing.virtual_watch
+        testing.virtual_trio
         testing.virtual_time
         testing
         examples

@@ -21,7 +21,7 @@ from flowkit import (
     WorkflowValidationError,
     step,
 )
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import virtual_backend
 
 
 class Next(Event):
@@ -321,7 +321,7 @@ def test_a_workflows_resources_are_closed_when_the_event_loop_ends(anyio_backend
 
     for _ in range(2):  # a second loop builds them anew
         pool.log.clear()
-        name, options = virtual_time.backend_options(anyio_backend_name)
+        name, options = virtual_backend(anyio_backend_name)
         anyio.run(main, backend=name, backend_options=options)
         assert pool.opened_and_closed
 

@@ -32,7 +32,7 @@ from flowkit import (
     WorkflowValidationError,
     step,
 )
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import virtual_backend
 
 
 class Part(Event):
@@ -391,7 +391,7 @@ def test_a_run_is_cleaned_up_when_its_event_loop_ends(anyio_backend_name: str) -
         await anyio.sleep(1)
 
     # Not watched: it leaves a task behind on purpose.
-    name, options = virtual_time.backend_options(anyio_backend_name)
+    name, options = virtual_backend(anyio_backend_name)
     anyio.run(main, backend=name, backend_options=options)
     assert workflow.ended == [pytest.approx(1)]
     assert kept[0].is_done()

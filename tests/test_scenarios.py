@@ -52,7 +52,7 @@ from flowkit import (
     WorkflowTimeoutError,
 )
 from flowkit.errors import CleanupFailedWarning, RunFinished
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual, virtual_backend
 
 EXAMPLES = int(os.environ.get("FLOWKIT_EXAMPLES", "40"))
 PATIENCE = 300.0
@@ -398,7 +398,7 @@ def _noticed(stage: Stage) -> Iterator[list[warnings.WarningMessage]]:
 def test_whatever_is_done_to_a_run_it_ends_cleanly(anyio_backend_name: str, scenario: Scenario) -> None:
     stage = Stage(scenario)
     with _noticed(stage) as warned:
-        virtual_time.run(stage.perform, backend=anyio_backend_name)
+        run_virtual(stage.perform, backend=anyio_backend_name)
         gc.collect()
     stage.book.check(len(stage.outcomes) <= 1, f"awaiters heard {stage.outcomes}")
     stage.book.check(stage.kinds <= stage.may_end(), f"it ended by {stage.outcomes}")
@@ -413,7 +413,7 @@ def test_a_run_whose_event_loop_ends_is_cleaned_up_by_then(anyio_backend_name: s
     stage = Stage(scenario)
     stage.deserted = True
     with _noticed(stage) as warned:
-        name, options = virtual_time.backend_options(anyio_backend_name)
+        name, options = virtual_backend(anyio_backend_name)
         if name == "trio":
             trio = pytest.importorskip("trio")
             trio.run(stage.leave_running, **options)

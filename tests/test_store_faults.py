@@ -20,7 +20,7 @@ from flowkit.memory_store import MemoryStore
 from flowkit.runtime import open_runtime
 from flowkit.storage_errors import LeaseLost, RunElsewhere, StoreBusy, StoreError
 from flowkit.store import Store, Write
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import letting_time_pass, run_virtual, virtual_backend
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -344,7 +344,7 @@ async def test_what_comes_during_a_slow_commit_goes_into_the_next() -> None:
     class Slow(Faulty):
         def commit(self, writes: Sequence[Write], *, wait: bool = True) -> list[bool]:
             if len(self.groups) == 1:
-                with virtual_time.letting_time_pass():
+                with letting_time_pass():
                     assert gate.wait(10)
             return super().commit(writes, wait=wait)
 
@@ -521,7 +521,7 @@ async def test_a_beat_under_way_comes_before_the_lease_is_given_up() -> None:
         def beat(self, owner: str, until: float) -> None:
             self.beats += 1
             if self.beats > 1:
-                with virtual_time.letting_time_pass():
+                with letting_time_pass():
                     gate.wait(10)
             self.inner.beat(owner, until)
 
@@ -575,7 +575,7 @@ def test_a_step_that_writes_when_its_loop_ends_does_not_hang_it(anyio_backend_na
         kept.append(Tidying(Ledger()).run(store=Faulty(content, inline=inline), run_id="r"))
         await anyio.sleep(1)
 
-    name, options = virtual_time.backend_options(anyio_backend_name)
+    name, options = virtual_backend(anyio_backend_name)
     anyio.run(begin, backend=name, backend_options=options)
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # that nobody has awaited it
         kept.clear()
@@ -587,7 +587,7 @@ def test_a_step_that_writes_when_its_loop_ends_does_not_hang_it(anyio_backend_na
     async def go_on() -> Any:
         return await Tidying(Ledger()).run(store=content, run_id="r")
 
-    assert virtual_time.run(go_on, backend=anyio_backend_name) is True
+    assert run_virtual(go_on, backend=anyio_backend_name) is True
 
 
 class Unread(MemoryStore):

@@ -43,7 +43,7 @@ from flowkit.runtime import open_runtime
 from flowkit.sqlite_store import SQLiteStore
 from flowkit.storage_errors import RunElsewhere, RunSuspended, WrongWorkflow
 from flowkit.store import Store
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual, virtual_backend
 
 __all__ = ["wall_clock"]
 
@@ -204,10 +204,10 @@ def test_a_loop_that_ends_suspends_it_and_another_loop_goes_on(
         return await workflow.run(store=store, run_id="a", item="pen")
 
     kept: list[Any] = []
-    anyio.run(begin, backend=anyio_backend_name, backend_options=virtual_time.backend_options(anyio_backend_name)[1])
+    anyio.run(begin, backend=anyio_backend_name, backend_options=virtual_backend(anyio_backend_name)[1])
     with pytest.warns(ResourceWarning, match=r"under way when its event loop ended, so it was suspended: await"):
         kept.clear()
-    assert virtual_time.run(go_on, backend=anyio_backend_name) == "pen for pen"
+    assert run_virtual(go_on, backend=anyio_backend_name) == "pen for pen"
     assert workflow.done == ["charge", "ship", "ship"]
 
 

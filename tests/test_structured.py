@@ -35,7 +35,7 @@ from flowkit import (
     step,
 )
 from flowkit.errors import WaitTimedOut
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual
 
 
 class Item(Event):
@@ -405,7 +405,7 @@ def test_a_handle_that_is_dropped_cancels_its_run_even_where_warnings_are_errors
         await anyio.sleep(2)
         assert workflow.cleaned == 1
 
-    virtual_time.run(main, backend=anyio_backend_name)
+    run_virtual(main, backend=anyio_backend_name)
     assert [type(error) for error in raised] == [ResourceWarning]
 
 

@@ -26,7 +26,7 @@ from flowkit import (
     catch_error,
     step,
 )
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import letting_time_pass, run_virtual
 
 
 class Part(Event):
@@ -54,7 +54,7 @@ def test_steps_are_threads_only_where_they_are_plain(anyio_backend_name: str) ->
     async def main() -> None:
         await Flow().run()
 
-    virtual_time.run(main, backend=anyio_backend_name)
+    run_virtual(main, backend=anyio_backend_name)
     assert threads[0] == threading.get_ident() != threads[1]
 
 
@@ -195,7 +195,7 @@ class Blocking(Workflow):
     @step
     def block(self, ev: StartEvent) -> Part:
         anyio.from_thread.run_sync(self.blocked.set)
-        with virtual_time.letting_time_pass():
+        with letting_time_pass():
             assert self.released.wait(10)
         self.log.append("the thread ended")
         return Part(1)

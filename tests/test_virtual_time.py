@@ -14,16 +14,20 @@ import pytest
 from anyio import from_thread, to_thread
 from anyio.abc import TaskStatus
 
-from flowkit.testing import virtual_time
+from flowkit import WrongCall, testing
+from flowkit.testing import virtual_time, virtual_watch
+from flowkit.testing.left_behind import LASTING_TASKS, threads_left_behind
 from flowkit.testing.virtual_time import (
     Deadlock,
     LeftBehind,
     LoopBlocked,
     TimeHeld,
-    current_watch,
+    VirtualLoop,
     letting_time_pass,
-    run,
+    run_virtual,
+    virtual_backend,
 )
+from flowkit.testing.virtual_watch import current_watch
 
 YEAR = 365 * 24 * 3600.0
 
@@ -37,7 +41,7 @@ class TestTimers:
         began = time.perf_counter()
         await anyio.sleep(seconds)
         assert anyio.current_time() == pytest.approx(seconds)
-        assert time.perf_counter() - began < virtual_time.BLOCKED_AFTER
+        assert time.perf_counter() - began < virtual_watch.BLOCKED_AFTER
 
     async def test_time_stands_still_while_anything_can_run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -202,12 +206,12 @@ class TestThreads:
                 await asyncio.to_thread(sum, range(100_000))
             return anyio.current_time()
 
-        assert run(main) == 0
+        assert run_virtual(main) == 0
 
     def test_a_thread_that_waits_by_other_means_and_does_not_say_so(
         self, anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(virtual_time, "PATIENCE", 0.05)
+        monkeypatch.setattr(virtual_watch, "PATIENCE", 0.05)
         may_end = threading.Event()
 
         async def release() -> None:
@@ -222,7 +226,7 @@ class TestThreads:
                 await to_thread.run_sync(may_end.wait)
 
         with pytest.raises(TimeHeld, match="letting_time_pass"):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
 
 
 class TestHanging:
@@ -236,7 +240,7 @@ class TestHanging:
                 tasks.start_soon(never)
 
         with pytest.raises(Deadlock, match="nobody is left to wake the loop") as caught:
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
         assert f"waiter: {never.__qualname__} ({__file__}:" in caught.value.__notes__[0]
 
     def test_a_deadlock_after_virtual_time_has_passed(self, anyio_backend_name: str) -> None:
@@ -245,7 +249,7 @@ class TestHanging:
             await anyio.sleep_forever()
 
         with pytest.raises(Deadlock):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
 
     def test_a_deadlocked_test_is_cleaned_up(self, anyio_backend_name: str) -> None:
         cleaned: list[float] = []
@@ -259,7 +263,7 @@ class TestHanging:
                     cleaned.append(anyio.current_time())
 
         with pytest.raises(Deadlock):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
         assert cleaned == [5]
 
     def test_a_deadlock_that_ignores_cancellation(self) -> None:
@@ -269,7 +273,7 @@ class TestHanging:
 
         # Only asyncio: there the loop itself can be stopped by an error.
         with pytest.raises(Deadlock):
-            run(main)
+            run_virtual(main)
 
     def test_a_foreign_thread_may_still_wake_the_loop(self, anyio_backend_name: str) -> None:
         async def main() -> str:
@@ -282,11 +286,11 @@ class TestHanging:
                 await to_thread.run_sync(thread.join)
             return "woken"
 
-        assert run(main, backend=anyio_backend_name) == "woken"
+        assert run_virtual(main, backend=anyio_backend_name) == "woken"
 
     def test_without_a_watched_test_the_loop_raises(self) -> None:
         with pytest.raises(Deadlock):
-            anyio.run(anyio.sleep_forever, backend_options={"loop_factory": virtual_time.VirtualLoop})
+            anyio.run(anyio.sleep_forever, backend_options={"loop_factory": VirtualLoop})
 
     def test_blocking_the_loop(self, anyio_backend_name: str) -> None:
         now = 0.0
@@ -299,7 +303,7 @@ class TestHanging:
             pytest.fail("not reached")
 
         with pytest.raises(LoopBlocked, match=r"for 2\.5 s"):
-            run(main, backend=anyio_backend_name, wall=lambda: now)
+            run_virtual(main, backend=anyio_backend_name, wall=lambda: now)
 
     def test_blocking_the_loop_in_the_last_step(self, anyio_backend_name: str) -> None:
         now = 0.0
@@ -309,7 +313,7 @@ class TestHanging:
             now += 2.5
 
         with pytest.raises(LoopBlocked):
-            run(main, backend=anyio_backend_name, wall=lambda: now)
+            run_virtual(main, backend=anyio_backend_name, wall=lambda: now)
 
     def test_many_short_steps_do_not_block(self, anyio_backend_name: str) -> None:
         ticks = count()
@@ -318,7 +322,7 @@ class TestHanging:
             for _ in range(100):
                 await anyio.lowlevel.checkpoint()
 
-        run(main, backend=anyio_backend_name, wall=lambda: next(ticks) * 1.0)
+        run_virtual(main, backend=anyio_backend_name, wall=lambda: next(ticks) * 1.0)
 
 
 async def numbers() -> AsyncGenerator[int, None]:
@@ -334,15 +338,15 @@ class TestLeavingThingsBehind:
 
         spawn = {"asyncio": spawn_on_asyncio, "trio": spawn_on_trio}[anyio_backend_name]
         with pytest.raises(LeftBehind, match=r"task .*sleep"):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
 
     def test_a_task_that_lasts_as_long_as_its_loop(self, anyio_backend_name: str) -> None:
         async def main() -> None:
             spawn(anyio.sleep_forever)
 
-        (name,) = virtual_time.LASTING_TASKS
+        (name,) = LASTING_TASKS
         spawn = partial({"asyncio": spawn_on_asyncio, "trio": spawn_on_trio}[anyio_backend_name], name=name)
-        run(main, backend=anyio_backend_name)
+        run_virtual(main, backend=anyio_backend_name)
 
     def test_what_such_a_task_starts(self, anyio_backend_name: str) -> None:
         async def lasting() -> None:
@@ -358,17 +362,17 @@ class TestLeavingThingsBehind:
 
         started: anyio.Event
 
-        (name,) = virtual_time.LASTING_TASKS
+        (name,) = LASTING_TASKS
         spawn = partial({"asyncio": spawn_on_asyncio, "trio": spawn_on_trio}[anyio_backend_name], name=name)
         with pytest.raises(LeftBehind, match=r"task .*sleep"):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
 
     def test_a_task_that_is_about_to_end(self, anyio_backend_name: str) -> None:
         async def main() -> None:
             spawn(anyio.lowlevel.checkpoint)
 
         spawn = {"asyncio": spawn_on_asyncio, "trio": spawn_on_trio}[anyio_backend_name]
-        run(main, backend=anyio_backend_name)
+        run_virtual(main, backend=anyio_backend_name)
 
     def test_a_generator_that_is_still_referred_to(self, anyio_backend_name: str) -> None:
         kept = numbers()
@@ -377,7 +381,7 @@ class TestLeavingThingsBehind:
             await anext(kept)
 
         with pytest.raises(LeftBehind, match="async generator numbers"):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
 
     def test_a_generator_that_is_not(self) -> None:
         # Only asyncio: trio finishes it too, and warns by itself.
@@ -387,7 +391,7 @@ class TestLeavingThingsBehind:
             gc.collect()
 
         with pytest.raises(LeftBehind, match=r"numbers .*garbage collector"):
-            run(main)
+            run_virtual(main)
 
     async def test_a_generator_that_is_used_up_or_closed(self) -> None:
         assert [number async for number in numbers()] == [0, 1, 2]
@@ -401,22 +405,22 @@ class TestLeavingThingsBehind:
 
         spawn = {"asyncio": spawn_on_asyncio, "trio": spawn_on_trio}[anyio_backend_name]
         with pytest.raises(KeyError, match="mine"):
-            run(main, backend=anyio_backend_name)
+            run_virtual(main, backend=anyio_backend_name)
 
     def test_a_thread(self) -> None:
         before = set(threading.enumerate())
         may_end = threading.Event()
         thread = threading.Thread(target=may_end.wait, name="forgotten")
         thread.start()
-        assert virtual_time.threads_left_behind(before, patience=0.01) == ["forgotten"]
+        assert threads_left_behind(before, patience=0.01) == ["forgotten"]
         may_end.set()
-        assert virtual_time.threads_left_behind(before) == []
+        assert threads_left_behind(before) == []
         thread.join()
 
     def test_pools_of_worker_threads_are_no_leak(self, anyio_backend_name: str) -> None:
         before = set(threading.enumerate())
-        run(to_thread.run_sync, int, backend=anyio_backend_name)
-        assert virtual_time.threads_left_behind(before) == []
+        run_virtual(to_thread.run_sync, int, backend=anyio_backend_name)
+        assert threads_left_behind(before) == []
 
 
 def spawn_on_asyncio(function: Callable[[], Coroutine[None, None, None]], name: str = "sleeper") -> None:
@@ -438,16 +442,33 @@ class TestRunning:
             await anyio.sleep(1)
             return 10 // value
 
-        assert run(main, 5, backend=anyio_backend_name) == 2
+        assert run_virtual(main, 5, backend=anyio_backend_name) == 2
         with pytest.raises(ZeroDivisionError):
-            run(main, 0, backend=anyio_backend_name)
+            run_virtual(main, 0, backend=anyio_backend_name)
 
     def test_each_run_starts_at_zero(self, anyio_backend_name: str) -> None:
         async def main() -> float:
             await anyio.sleep(1)
             return anyio.current_time()
 
-        assert [run(main, backend=anyio_backend_name) for _ in range(2)] == [1, 1]
+        assert [run_virtual(main, backend=anyio_backend_name) for _ in range(2)] == [1, 1]
+
+    def test_without_a_watch(self) -> None:
+        async def main() -> float:
+            await anyio.sleep(100)
+            return anyio.current_time()
+
+        name, options = testing.virtual_backend("asyncio")
+        assert anyio.run(main, backend=name, backend_options=options) == 100
+
+    def test_another_backend(self) -> None:
+        with pytest.raises(WrongCall, match=r"virtual_backend\(\) takes 'asyncio' or 'trio', but got 'curio'"):
+            virtual_backend("curio")
+
+    def test_a_backend_that_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(virtual_time, "find_spec", lambda name: None)
+        with pytest.raises(WrongCall, match=r'needs trio, which is not installed: install "flowkit\[trio\]"'):
+            testing.run_virtual(anyio.sleep, 1, backend="trio")
 
     async def test_a_loop_inside_a_test_on_another_thread_is_on_the_real_clock(self) -> None:
         def work() -> float:

@@ -26,7 +26,7 @@ from flowkit.facts import Publish, RunResumed, RunStarted, StartStep, WaitOpened
 from flowkit.machine import Machine
 from flowkit.retry_policy import ConstantDelayRetryPolicy
 from flowkit.state import State
-from flowkit.testing import virtual_time
+from flowkit.testing.virtual_time import run_virtual
 from flowkit.workflow import plan_of
 
 
@@ -243,7 +243,7 @@ def test_never_more_than_num_workers_run_however_waits_are_answered(
                 handler.send_event(Reply())
             assert await handler == size
 
-    virtual_time.run(main, backend=anyio_backend_name)
+    run_virtual(main, backend=anyio_backend_name)
     assert most <= workers
 
 

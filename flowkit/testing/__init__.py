@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowkit.testing.store_check import check_store
+    from flowkit.testing.virtual_time import run_virtual, virtual_backend
 
-__all__ = ["check_store"]
+__all__ = ["check_store", "run_virtual", "virtual_backend"]
 
 _LATER = {
     "check_store": "store_check",
+    "run_virtual": "virtual_time",
+    "virtual_backend": "virtual_time",
 }
 
 
