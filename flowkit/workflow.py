@@ -32,7 +32,7 @@ from flowkit.errors import (
 from flowkit.events import Event
 from flowkit.facts import StartStep
 from flowkit.handler import Handler
-from flowkit.launching import Keep, Parent, chained, check_id, origin_of, start_event_of
+from flowkit.launching import Keep, Parent, chained, check_id, gate_of, origin_of, start_event_of
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
@@ -78,7 +78,7 @@ class _Record:
 
     settings: _Settings = attrs.field(factory=_Settings)
     limit: int | None = None  # of runs at once
-    gates: WeakKeyDictionary[Any, anyio.Semaphore] | None = None  # one for each event loop
+    gates: WeakKeyDictionary[Any, anyio.Semaphore] = attrs.field(factory=WeakKeyDictionary)  # one for each event loop
     steps: dict[str, Callable[..., Any]] = attrs.field(factory=dict[str, Callable[..., Any]])
     children: "dict[str, Workflow]" = attrs.field(factory=lambda: dict[str, Workflow]())
     plan: Plan | None = None
@@ -344,7 +344,7 @@ class Workflow:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
             ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
-        gate = None if record.limit is None else _gate(record, record.limit, loop.loop)
+        gate = None if record.limit is None else gate_of(record.gates, record.limit, loop.loop)
         return Handler(run, start, ctx, loop, gate, self)
 
     def _check_context(self, ctx: Context[Any], plan: Plan, call: str) -> None:
@@ -502,6 +502,14 @@ def records_of(workflow: Workflow) -> "Records":
     return record.records
 
 
+def share_records(workflow: Workflow, other: Workflow) -> None:
+    """Have what another instance has built to write its runs with, where the two have one plan."""
+    mine, theirs = _record(workflow), _record(other)
+    same = mine.settings.types == theirs.settings.types and mine.settings.converter is theirs.settings.converter
+    if same and plan_of(workflow) is plan_of(other):
+        mine.records, mine.snapshots = records_of(other), theirs.snapshots
+
+
 def check_wiring(workflow: Workflow) -> None:
     """`Workflow.validate`, once, and not where it was to be left out."""
     record = _record(workflow)
@@ -590,15 +598,6 @@ def _start_host(record: _Record) -> None:
 
     host = record.host = Host(record.pool, loop.loop, ended)
     loop.supervise(host.run, "flowkit resources", host.lost)
-
-
-def _gate(record: _Record, limit: int, loop: Any) -> anyio.Semaphore:
-    if record.gates is None:
-        record.gates = WeakKeyDictionary()
-    gate = record.gates.get(loop)
-    if gate is None:
-        gate = record.gates[loop] = anyio.Semaphore(limit)
-    return gate
 
 
 def _check_timeout(workflow: str, timeout: float | None) -> None:

@@ -21,7 +21,8 @@ from contextvars import Context
 from math import inf
 from typing import Any
 
-from flowkit.testing.kernel import Alive, Kernel, Main, place_of
+from flowkit.testing.kernel import Alive, Kernel, Main
+from flowkit.testing.places import place_of
 from flowkit.testing.problems import OutsideWorld
 from flowkit.testing.scheduling import Scheduler
 
@@ -170,11 +171,19 @@ class AsyncioKernel(Kernel):
     backend = "asyncio"
 
     def __init__(self, scheduler: Scheduler, now: float = 0.0) -> None:
-        super().__init__(scheduler, now)
         self._loop = SimulatedLoop(scheduler, now)
+        super().__init__(scheduler, now)
         self._loop.set_exception_handler(self._unhandled)
         self._main: asyncio.Task[Any] | None = None
         self._number = -1
+
+    @property
+    def now(self) -> float:  # type: ignore[override]
+        return self._loop.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._loop.now = now
 
     def start(self, main: Main) -> None:
         self._main = self._loop.create_task(_awaited(main), name="main")
@@ -189,11 +198,10 @@ class AsyncioKernel(Kernel):
             loop.run_forever()
         finally:
             self._main.remove_done_callback(_stop)
-            self.now = loop.now
         if self._main.done():
             return True
         if until != inf:
-            self.now = loop.now = max(until, loop.now)
+            loop.now = max(until, loop.now)
         return False
 
     def call(self, function: Callable[[], None]) -> None:

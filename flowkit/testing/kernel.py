@@ -14,10 +14,8 @@ alive when main had returned is reported. Where all are blocked before main has 
 clean-ups run, and `Stuck` says who waited for what.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from math import inf
 from typing import Any
 
@@ -25,7 +23,7 @@ import attrs
 
 from flowkit.testing.scheduling import Scheduler
 
-__all__ = ["Alive", "Kernel", "Stuck", "place_of"]
+__all__ = ["Alive", "Kernel", "Main", "Stuck", "drop"]
 
 Main = Callable[[], Awaitable[Any]]
 
@@ -62,7 +60,7 @@ class Kernel(ABC):
     def __init__(self, scheduler: Scheduler, now: float = 0.0) -> None:
         self.scheduler = scheduler
         self.now = now
-        """Virtual seconds. A kernel may begin where another has ended."""
+        """Virtual seconds, true at every moment of a step too. A kernel may begin where another has ended."""
         self.unhandled: list[str] = []
         """What tasks and callbacks raised and nobody heard of."""
 
@@ -135,43 +133,21 @@ class Kernel(ABC):
         """The main task, where it hasn't ended."""
 
 
-_LIBRARIES = tuple(
-    os.path.dirname(spec.origin) + os.sep
-    for name in ("anyio", "asyncio", "trio", "flowkit")
-    if (spec := find_spec(name)) is not None and spec.origin is not None
-)
-_EXAMPLES = os.path.join(_LIBRARIES[-1], "examples") + os.sep
+CLOSING = 10
+"""How often a dropped coroutine that awaits something in its clean-up is closed once more."""
 
 
-def is_library(filename: str) -> bool:
-    """Whether a source file is of AnyIO, asyncio, trio or flowkit: not the author's."""
-    return filename.startswith(_LIBRARIES) and not filename.startswith(_EXAMPLES)
+def drop(coro: Any) -> None:
+    """Close a suspended coroutine, whatever it does about it.
 
-
-def place_of(coro: Any) -> str:
-    """Where a suspended coroutine stands, ``file.py:12 in function``: the author's innermost line, else its own."""
-    frame = frame_of(coro)
-    if frame is None:
-        return "its end"
-    code = frame.f_code
-    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}"
-
-
-def frame_of(coro: Any) -> Any:
-    """The frame of the innermost author's line that a suspended coroutine waits in, else its outermost frame."""
-    found = first = None
-    while coro is not None:
-        frame = _attribute(coro, "cr_frame", "ag_frame", "gi_frame")
-        if frame is not None:
-            first = first or frame
-            if not is_library(frame.f_code.co_filename):
-                found = frame
-        coro = _attribute(coro, "cr_await", "ag_await", "gi_yieldfrom")
-    return found or first
-
-
-def _attribute(owner: Any, *names: str) -> Any:
-    for name in names:
-        if (value := getattr(owner, name, None)) is not None:
-            return value
-    return None
+    Left to the garbage collector its clean-ups would run some time later, in the middle of another process, and what
+    they raise would be reported there.
+    """
+    for _ in range(CLOSING):
+        try:
+            coro.close()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - "coroutine ignored GeneratorExit", or whatever its clean-ups raise
+            continue
+        return

@@ -1,4 +1,5 @@
-"""What the harness raises.
+"""What the harness raises where it can't do what it was asked to: advice on how to test a workflow. (What it finds
+out about one is a `Counterexample`.)
 
     WorkflowError
     └── TestingError                 the harness can't do what it was asked to
@@ -6,19 +7,16 @@
         ├── Blocked                  simulated code blocks its thread
         ├── Livelock                 a run gets nowhere, or never ends
         └── WrongToken               a replay token is damaged, or is of something else
-    Counterexample (AssertionError)  a run in which something that should hold doesn't
-
-A `Counterexample` is a finding about the workflow under test, all others are advice on how to test it.
 """
 
-from typing import TYPE_CHECKING, Any
+import sys
 
+from flowkit import outside
 from flowkit.errors import WorkflowError
+from flowkit.testing.places import line_of
 
-if TYPE_CHECKING:
-    from flowkit.testing.scenario import Scenario
 
-__all__ = ["Blocked", "Counterexample", "Livelock", "OutsideWorld", "TestingError", "WrongToken"]
+__all__ = ["Blocked", "Livelock", "OutsideWorld", "TestingError", "WrongToken"]
 
 
 class TestingError(WorkflowError):
@@ -33,14 +31,16 @@ class TestingError(WorkflowError):
 class OutsideWorld(TestingError):
     """Simulated code reached for the real world: ``what`` it did, ``where`` it did."""
 
-    def __init__(self, what: str, where: str | None = None) -> None:
-        super().__init__(
-            f"a simulated run {what}",
+    def __init__(self, what: str, where: str | None = None, *, cure: str = "") -> None:
+        cure = cure or (
             "give the workflow a fake that answers by itself: a simulation has no network, no processes and no time "
-            "but its own",
-            where,
+            "but its own"
         )
+        super().__init__(f"a simulated run {what}", cure, where or line_of(sys._getframe(1)))
         self.what = what
+        # It is raised in a step, which may catch it, or be tried again: the simulation is told all the same.
+        if (note := getattr(outside.current(), "note", None)) is not None:
+            note(self)
 
 
 class Blocked(TestingError):
@@ -67,25 +67,3 @@ class WrongToken(TestingError):
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(f"this replay token {problem}", cure)
-
-
-class Counterexample(AssertionError):
-    """A run in which something that should hold doesn't. Its text is the report.
-
-    Attributes:
-        kind: what was found, in a word: "property", "deadlock", "stalled", "step-failed", "lost-event", …
-        run: the run that shows it, after shrinking.
-        scenario: everything that decides that run.
-        token: what ``testing.simulate(…, replay=token)`` takes to show it again.
-        runs: how many runs it took to find it, without those for shrinking.
-        shrinking: how many runs the shrinking took.
-    """
-
-    def __init__(self, report: str, *, kind: str, run: Any, scenario: "Scenario", runs: int, shrinking: int) -> None:
-        super().__init__(report)
-        self.kind = kind
-        self.run = run
-        self.scenario = scenario
-        self.token: str = run.token
-        self.runs = runs
-        self.shrinking = shrinking

@@ -1,0 +1,378 @@
+"""Running a workflow once, in a simulation: the same scenario, the same run.
+
+`Simulation.run` makes a world, and lives one process in it, or one more for each crash. A process makes the workflow
+anew (where it can), starts the run, answers its questions, waits for its end, and closes the workflow. What was wrong
+with it apart from any property is in the `Verdict`: all tasks blocked, something left behind, an event changed or never
+taken, an error that nobody asked for.
+
+After a crash the next process begins `DOWNTIME` seconds later, when the lease of the one before is over.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import anyio
+import attrs
+
+from flowkit import outside
+from flowkit.errors import UnhandledEventWarning, WorkflowStalled, WrongCall, shown
+from flowkit.events import Event, InputRequiredEvent, StartEvent
+from flowkit.handler import Handler
+from flowkit.storage_errors import RunSuspended, StoreError
+from flowkit.tenant import LEASE
+from flowkit.testing.kernel import Alive, Kernel, Stuck
+from flowkit.testing.problems import TestingError
+from flowkit.testing.run import Run
+from flowkit.testing.scenario import Backend, Scenario
+from flowkit.testing.scheduling import Scheduler
+from flowkit.testing.simulated_run import SimulatedRun
+from flowkit.testing.threads import Watching, installed, simulating, watched
+from flowkit.testing.world import Errors, SimulatedStore, World
+from flowkit.workflow import Workflow, check_wiring, plan_of, share_records
+
+__all__ = ["Answer", "Flow", "Problem", "Simulation", "Verdict"]
+
+Flow = "type[Workflow] | Workflow | Callable[[], Workflow]"
+Answer = Callable[[Any], "Event | None"]
+
+DOWNTIME = LEASE + 1
+"""Virtual seconds between a crash and the next process."""
+
+TRIES = 3
+"""How often a process goes on with a run that its store has failed."""
+
+RUN_ID = "run"
+
+
+@attrs.frozen
+class Problem:
+    """Something that shouldn't be: its ``kind``, in a word, and what exactly."""
+
+    kind: str
+    text: str
+
+
+@attrs.define(eq=False)
+class Verdict:
+    """A simulated run, and what was wrong with it; the ``world`` has all that happened."""
+
+    run: Run
+    world: World
+    problem: Problem | None
+    again: Run | None = None
+    """The run that came after a cancelled one, on the same workflow."""
+
+
+def kernel_type(backend: Backend) -> type[Kernel]:
+    """The kernel for a backend."""
+    if backend == "asyncio":
+        from flowkit.testing.asyncio_kernel import AsyncioKernel
+
+        return AsyncioKernel
+    from flowkit.testing.trio_kernel import TrioKernel
+
+    return TrioKernel
+
+
+class Simulation:
+    """A workflow and its start event, to be run in as many scenarios as one likes.
+
+    Args:
+        flow: the workflow's class, or what makes one: then each process has its own. An instance serves them all.
+        start: the start event, or a dict of its fields.
+        answer: what to answer to an event that the run shows as a question; ``None``: nothing.
+        errors: what the steps may raise, for faults.
+        stored: whether runs have a store. They have where a scenario crashes, or has faults of the store.
+        again: whether the workflow is run once more after a run that was cancelled.
+
+    Raises:
+        WrongCall: an argument is of the wrong type.
+        InvalidWorkflow: its wiring has faults.
+    """
+
+    def __init__(
+        self,
+        flow: Any,
+        start: Any,
+        *,
+        answer: Answer | None = None,
+        errors: Errors | None = None,
+        backend: Backend = "asyncio",
+        stored: bool = False,
+        again: bool = False,
+        call: str = "simulate()",
+    ) -> None:
+        self.make = _maker(flow, call)
+        self.is_shared = isinstance(flow, Workflow)
+        self.answer = answer
+        self.errors = errors or {}
+        self.backend: Backend = backend
+        self.stored = stored
+        self.again = again
+        self._watching: Watching | None = None
+        workflow = self.first = self.make()
+        if not isinstance(workflow, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WrongCall(call, f"was given a flow that makes {shown(workflow)}", "let it return a workflow")
+        check_wiring(workflow)
+        self.plan = plan_of(workflow)
+        self.start = start_of(self.plan.start_type, start, call)
+        if self.errors:
+            unknown = [name for name in self.errors if self.plan.step(name) is None]
+            if unknown:
+                has = ", ".join(step.name for step in self.plan.steps)
+                raise WrongCall("faults()", f"names {unknown[0]!r}, which is no step of {self.plan.name}", f"it has {has}")
+
+    def with_start(self, start: Event) -> "Simulation":
+        """The same with another start event."""
+        other = object.__new__(Simulation)
+        other.__dict__.update(self.__dict__)
+        other.start = start
+        return other
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Have what simulations need of this thread, for as long as this lasts."""
+        before = random.getstate()
+        with installed(), watched() as self._watching:
+            try:
+                yield
+            finally:
+                self._watching = None
+                random.setstate(before)
+
+    # ------------------------------------------------------------------------------------------------------ one run
+
+    def run(self, scenario: Scenario, scheduler: Scheduler | None = None) -> Verdict:
+        """One run. Only inside `opened`.
+
+        Raises:
+            TestingError: the simulation can't do what the workflow asked of it.
+        """
+        assert self._watching is not None
+        scheduler = scheduler or Scheduler(scenario.make_policy())
+        world = World(scenario, scheduler, self.errors, SimulatedRun)
+        run = Run(scenario, self.backend)
+        verdict = Verdict(run, world, None)
+        random.seed(0)
+        token = outside.around.set(world)
+        try:
+            with self._watching(scheduler), simulating():
+                now, crashes = 0.0, list(scenario.crashes)
+                while True:
+                    now = self._live(verdict, now, crashes.pop(0) if crashes else None)
+                    if not world.dead:
+                        break
+                    now += DOWNTIME
+        finally:
+            outside.around.reset(token)
+        if world.problem is not None:
+            raise world.problem.with_traceback(None)
+        run.stream, run.effects, run.writes, run.warnings = world.stream, world.effects, world.writes, world.warnings
+        run.lives, run.duration = world.lives, now
+        if world.top is not None:
+            run.state = world.top.machine.state.root
+        verdict.problem = verdict.problem or self._judged(verdict)
+        return verdict
+
+    def _live(self, verdict: Verdict, now: float, crash_at: int | None) -> float:
+        """One process, from begin to end; its last moment."""
+        world, scenario = verdict.world, verdict.run.scenario
+        world.scheduler.progress()
+        kernel = kernel_type(self.backend)(world.scheduler, now)
+        process = _Process(self, verdict, kernel)
+        world.begin(kernel, crash_at, process.cut)
+        world.stream = []
+        if scenario.cancel is not None and world.lives == 1:
+            world.scheduler.at(scenario.cancel.step, process.cancel)
+        try:
+            kernel.run(process.main)
+        except Stuck as stuck:
+            if not world.dead:
+                verdict.problem = Problem("deadlock", _deadlock(stuck))
+        except TestingError as problem:
+            world.note(problem)
+        except Exception as error:
+            if not world.dead:
+                verdict.run.error = error
+        except BaseException:
+            if not world.dead:
+                raise
+        left = [] if world.dead or verdict.problem is not None else kernel.alive()
+        kernel.close()
+        if left:
+            verdict.problem = Problem("left-behind", _left(left))
+        elif kernel.unhandled and not world.dead:
+            verdict.problem = verdict.problem or Problem("unhandled", "; ".join(kernel.unhandled))
+        return kernel.now
+
+    # ----------------------------------------------------------------------------------------------------- judgement
+
+    def _judged(self, verdict: Verdict) -> Problem | None:
+        """What is wrong with a run, whatever it was to do."""
+        world, run = verdict.world, verdict.run
+        changed = world.sent.changed()
+        if changed:
+            return Problem("changed-event", f"{shown(changed[0], 300)} isn't what it was when it was sent")
+        for warning in run.warnings:
+            kind = "lost-event" if isinstance(warning, UnhandledEventWarning) else "warning"
+            return Problem(kind, str(warning))
+        error = run.error
+        if error is None or self._is_expected(verdict, error):
+            return None
+        if isinstance(error, WorkflowStalled):
+            return Problem("stalled", str(error))
+        return Problem("step-failed", str(error) or type(error).__name__)
+
+    def _is_expected(self, verdict: Verdict, error: BaseException) -> bool:
+        """Whether an error is what was done to the run, and no finding."""
+        world, scenario = verdict.world, verdict.run.scenario
+        if scenario.cancel is not None and verdict.run.cancelled:
+            return True
+        late = any(fault.seconds for fault in scenario.faults)
+        return any(
+            any(one is injected for injected in world.injected) or (late and isinstance(one, TimeoutError))
+            for one in _chain(error)
+        )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        todo += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions
+
+
+class _Process:
+    """One life of a run: what its main task does."""
+
+    def __init__(self, simulation: Simulation, verdict: Verdict, kernel: Kernel) -> None:
+        self._simulation = simulation
+        self._verdict = verdict
+        self._kernel = kernel
+        self._scope: anyio.CancelScope | None = None
+        self._all: anyio.CancelScope | None = None
+        self._handler: Handler | None = None
+
+    def cut(self) -> None:
+        """The process crashes."""
+        if self._all is not None:
+            self._kernel.call(self._all.cancel)
+
+    def cancel(self) -> None:
+        """Cancel the run, as its scenario says."""
+        cancel = self._verdict.run.scenario.cancel
+        assert cancel is not None
+        self._kernel.call(self._cancel_run if cancel.how == "run" else self._cancel_scope)
+
+    def _cancel_scope(self) -> None:
+        if self._scope is not None:
+            self._verdict.world.happened("cancel", "its scope was cancelled")
+            self._scope.cancel()
+
+    def _cancel_run(self) -> None:
+        if self._handler is not None:
+            self._verdict.world.happened("cancel", "cancel_run() was called")
+            _ = self._handler.cancel_run()
+
+    async def main(self) -> None:
+        simulation, verdict = self._simulation, self._verdict
+        workflow = simulation.make()
+        if simulation.stored or verdict.run.scenario.crashes:
+            share_records(workflow, simulation.first)
+        with anyio.CancelScope() as self._all:
+            try:
+                await self._go(workflow)
+                if simulation.again and verdict.run.cancelled:
+                    verdict.again = Run(verdict.run.scenario, simulation.backend)
+                    await _finish(verdict.again, workflow.run(start_event=simulation.start))
+            finally:
+                if not simulation.is_shared:
+                    await workflow.aclose()
+
+    async def _go(self, workflow: Workflow) -> None:
+        simulation, verdict = self._simulation, self._verdict
+        scenario, run = verdict.run.scenario, verdict.run
+        stored = simulation.stored or bool(scenario.crashes)
+        for attempt in range(TRIES):
+            kept: Any = {}
+            if stored:
+                kept = {"store": SimulatedStore(verdict.world), "run_id": RUN_ID}
+            with anyio.CancelScope() as self._scope:
+                handler = self._handler = workflow.run(start_event=simulation.start, **kept)
+                if simulation.answer is None:
+                    await _finish(run, handler)
+                else:
+                    await self._answer(run, handler, simulation.answer)
+            self._scope = None
+            if self._all is not None and self._all.cancel_called:
+                return
+            if handler.is_done():
+                run.error = handler.exception()
+            run.cancelled = scenario.cancel is not None and not run.has_result
+            failed = isinstance(run.error, StoreError) and not run.cancelled
+            if not failed or attempt == TRIES - 1:
+                return
+
+    async def _answer(self, run: Run, handler: Handler, answer: Answer) -> None:
+        """Answer the run's questions until it ends."""
+        with contextlib.suppress(RunSuspended):
+            async with handler:
+                events = handler.stream_events()
+                async for event in events:
+                    if isinstance(event, InputRequiredEvent) and (reply := answer(event)) is not None:
+                        handler.send_event(reply, to=events.origin)
+                await _finish(run, handler)
+
+
+async def _finish(run: Run, handler: Handler) -> None:
+    try:
+        run.value = await handler
+        run.error = None
+    except Exception as error:
+        run.error = error
+
+
+# ------------------------------------------------------------------------------------------------------- what is given
+
+
+def _maker(flow: Any, call: str) -> Callable[[], Workflow]:
+    if isinstance(flow, Workflow):
+        return lambda: flow
+    if isinstance(flow, type) and issubclass(flow, Workflow):
+        return flow
+    if callable(flow) and not isinstance(flow, type):
+        return flow  # type: ignore[no-any-return]
+    cure = "give a workflow's class, an instance, or a function that makes one"
+    raise WrongCall(call, f"takes a workflow as flow, but got {shown(flow)}", cure)
+
+
+def start_of(kind: type[StartEvent], given: Any, call: str) -> StartEvent:
+    """The start event that was given, or the one of these fields."""
+    if isinstance(given, kind):
+        return given
+    if given is None or isinstance(given, Mapping):
+        return kind(**(given or {}))
+    raise WrongCall(
+        call,
+        f"takes a {kind.__name__} as start, or a dict of its fields, but got {shown(given)}",
+        f"build one, {kind.__name__}(…)",
+    )
+
+
+def _deadlock(stuck: Stuck) -> str:
+    lines = [f"all tasks are blocked after {stuck.now:g} s, and no timer is set:", *(f"  {one}" for one in stuck.tasks)]
+    return "\n".join(lines)
+
+
+def _left(left: list[Alive]) -> str:
+    return "\n".join(["the run has ended, and left behind", *(f"  {one}" for one in left)])
+

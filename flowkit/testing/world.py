@@ -1,0 +1,281 @@
+"""What is around a simulated run: its time, its store, its faults, the outside it acts on, and the record of it all.
+
+A `World` outlives the processes simulated in it. Its store's content, the effects that steps had (`effect`) and the
+time of day go on after a crash; loop, tasks and workflow are made anew.
+
+**A crash is at once.** From then on the store refuses everything and nothing has effects any more; the process' tasks
+are cancelled, but what they do in their clean-ups can't reach anything. (A process that is killed has no clean-ups. That
+they run here, in vain, is the price of ending it inside a larger one.)
+
+**Points.** A process may die right before and right after each of the journal's writes, between those of one commit, and
+right before and after each effect. They are counted from the process' begin.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from flowkit import outside
+from flowkit.errors import WrongCall
+from flowkit.events import Event
+from flowkit.memory_store import MemoryStore
+from flowkit.storage_errors import StoreError
+from flowkit.store import RunInfo, Status, Store, Write
+from flowkit.testing.contents import Sent
+from flowkit.testing.kernel import Kernel
+from flowkit.testing.problems import TestingError
+from flowkit.testing.scenario import STORE, Fault, Scenario
+from flowkit.testing.scheduling import Scheduler
+
+__all__ = ["EPOCH", "Errors", "ProcessDied", "SimulatedStore", "World", "effect"]
+
+EPOCH = 1_700_000_000.0
+"""The time of day at which every simulation begins."""
+
+Errors = dict[str, Sequence["type[Exception] | Exception"]]
+"""What each step may raise, by its name."""
+
+
+class ProcessDied(BaseException):
+    """The simulated process has crashed. Not an `Exception`: no step should catch it."""
+
+
+class World(outside.Outside):
+    """What a simulated run is in."""
+
+    def __init__(self, scenario: Scenario, scheduler: Scheduler, errors: Errors, run_type: type[Any]) -> None:
+        self.run_type = run_type
+        self.scenario = scenario
+        self.scheduler = scheduler
+        self.kernel: Kernel | None = None
+        self.content = MemoryStore()
+        self.top: Any = None
+        """The latest run that isn't nested in another."""
+        self.problem: TestingError | None = None
+        """The first thing that the simulation couldn't do."""
+        self.record: list[tuple[float, int, int, str, Any]] = []
+        """Time, task step, task, kind and detail of what happened."""
+        self.calls: Counter[str] = Counter()
+        """Of steps, over all lives."""
+        self.started: Counter[str] = Counter()
+        """Attempts that a run has asked for."""
+        self.stream: list[Event] = []
+        self.effects: list[Any] = []
+        self.writes: list[int] = []
+        self.warnings: list[Warning] = []
+        self.points: list[str] = []
+        """What could have died when, in this life."""
+        self.injected: list[Exception] = []
+        """Errors that were raised in place of a step's own doing."""
+        self.sent = Sent()
+        self.lives = 0
+        self.dead = False
+        self._crash_at: int | None = None
+        self._cut: Callable[[], None] | None = None
+        self._ids = 0
+        self._errors = errors
+        self._faults = {(fault.step, fault.call): fault for fault in scenario.faults}
+
+    # -------------------------------------------------------------------------------------------------- the outside
+
+    def time(self) -> float:
+        return EPOCH + (0.0 if self.kernel is None else self.kernel.now)
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"simulated-{self._ids}"
+
+    def note(self, problem: TestingError) -> None:
+        """The simulation can't do something, whatever the code that asked for it makes of that."""
+        self.problem = self.problem or problem
+
+    # ---------------------------------------------------------------------------------------------------- its record
+
+    def happened(self, kind: str, detail: Any) -> None:
+        """Something happened, now."""
+        scheduler = self.scheduler
+        self.record.append((self.kernel.now if self.kernel else 0.0, scheduler.steps, scheduler.last, kind, detail))
+
+    def show(self, event: Event) -> None:
+        """An event was shown in the stream."""
+        if not self.dead:
+            self.stream.append(event)
+
+    # --------------------------------------------------------------------------------------------- faults and crashes
+
+    def begin(self, kernel: Kernel, crash_at: int | None, cut: Callable[[], None]) -> None:
+        """A process begins; ``cut`` ends it."""
+        self.kernel = kernel
+        self.lives += 1
+        self.dead = False
+        self.points = []
+        self._crash_at = crash_at
+        self._cut = cut
+
+    def call(self, step: str) -> Fault | None:
+        """A step is called; what is to go wrong in it."""
+        count = self.calls[step] = self.calls[step] + 1
+        self.happened("call", (step, count))
+        self.scheduler.progress()
+        fault = self._faults.get((step, count)) if self._faults else None
+        if fault is not None:
+            self.happened("fault", fault)
+        return fault
+
+    def error(self, fault: Fault) -> Exception:
+        """The error that a fault raises."""
+        given = self._errors[fault.step][fault.error]
+        try:
+            made = given() if isinstance(given, type) else given
+        except TypeError:
+            made = given("raised by the simulation")  # type: ignore[operator]
+        self.injected.append(made)
+        return made.with_traceback(None)
+
+    def point(self, label: str) -> None:
+        """The process comes to a point at which it may die.
+
+        Raises:
+            ProcessDied: it does, or has died before.
+        """
+        if not self.dead:
+            number = len(self.points)
+            self.points.append(label)
+            if number != self._crash_at:
+                return
+            self.dead = True
+            self.happened("crash", label)
+            assert self._cut is not None
+            self._cut()
+        raise ProcessDied(label)
+
+    def has_effect(self, what: Any) -> None:
+        """What a step does outside happens now."""
+        label = f"effect {what!r}"
+        self.point(f"before {label}")
+        self.effects.append(what)
+        self.happened("effect", what)
+        self.point(f"after {label}")
+
+
+def effect(*what: Any) -> None:
+    """What a fake does to the outside world: a payment, a mail. It goes into the simulated run's ``effects`` (the one
+    argument itself, several as a tuple), and survives simulated crashes. A simulated process may crash right before and
+    right after it; once it has, it has no more effects.
+
+    To be called by the fakes that a workflow is given in tests, in async and plain steps alike.
+
+    Raises:
+        WrongCall: nothing is being simulated.
+    """
+    world = outside.current()
+    if not isinstance(world, World):
+        raise WrongCall(
+            "effect()",
+            "was called where nothing is being simulated",
+            "it is for fakes, in what simulate(), explore() and the like run",
+        )
+    world.has_effect(what[0] if len(what) == 1 else what)
+
+
+class SimulatedStore(Store):
+    """The store of one process: the world's content, while the process lives."""
+
+    inline = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._content = world.content
+        self._life = world.lives
+        self._commits = 0
+
+    def _check(self) -> None:
+        if self._world.dead or self._world.lives != self._life:
+            raise StoreError("the store", "the simulated process has crashed", "nothing", "failed")
+
+    def open(self) -> None:
+        self._check()
+
+    def close(self) -> None:
+        pass
+
+    def commit(self, writes: Sequence[Write], *, wait: bool = True) -> list[bool]:
+        self._check()
+        world = self._world
+        records = sum(len(write.records) for write in writes)
+        fault = world.call(STORE) if world.scenario.faults else None
+        if fault is not None and fault.kind == "full":
+            error = StoreError("the store", "the disk is full, in this simulation", "make room", "full")
+            world.injected.append(error)
+            raise error
+        try:
+            world.point(f"before a write of {records} records")
+            stored: list[bool] = []
+            for number, write in enumerate(writes):
+                if number:
+                    world.point(f"inside a write of {len(writes)} runs, after {number}")
+                stored += self._content.commit([write], wait=wait)
+            world.writes.append(records)
+            world.happened("write", records)
+            world.point(f"after a write of {records} records")
+        except ProcessDied:
+            self._check()
+        return stored
+
+    def claim(self, run_id: str, owner: str, now: float) -> RunInfo:
+        self._check()
+        return self._content.claim(run_id, owner, now)
+
+    def release(self, run_id: str, fence: int) -> bool:
+        self._check()
+        return self._content.release(run_id, fence)
+
+    def beat(self, owner: str, until: float) -> None:
+        self._check()
+        self._content.beat(owner, until)
+
+    def leave(self, owner: str) -> None:
+        self._check()
+        self._content.leave(owner)
+
+    def owners(self) -> list[str]:
+        self._check()
+        return self._content.owners()
+
+    def info(self, run_id: str) -> RunInfo | None:
+        self._check()
+        return self._content.info(run_id)
+
+    def find(
+        self,
+        *,
+        statuses: Collection[Status] | None = None,
+        workflows: Collection[str] | None = None,
+        free_at: float | None = None,
+        due_by: float | None = None,
+        parent: str | None = None,
+        newest: bool = False,
+        limit: int | None = None,
+    ) -> list[RunInfo]:
+        self._check()
+        return self._content.find(
+            statuses=statuses,
+            workflows=workflows,
+            free_at=free_at,
+            due_by=due_by,
+            parent=parent,
+            newest=newest,
+            limit=limit,
+        )
+
+    def next_due(self, workflows: Collection[str]) -> float | None:
+        self._check()
+        return self._content.next_due(workflows)
+
+    def read(self, run_id: str, start: int = 0) -> list[bytes]:
+        self._check()
+        return self._content.read(run_id, start)
+
+    def delete(self, run_ids: Collection[str]) -> int:
+        self._check()
+        return self._content.delete(run_ids)
