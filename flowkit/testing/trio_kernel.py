@@ -21,8 +21,8 @@ two tasks run, so that another trio is refused and never misbehaves. It is:
 
 - ``trio._core._run``: `Runner` (made here, as ``trio.run`` would open sockets for it; what is set and read of it is in
   `RUNNER`), `unrolled_run`, `GLOBAL_RUN_CONTEXT` (the loop and the task that run in this thread), ``sniffio_library``,
-  the parts that a runner is made of: `EntryQueue` with its ``wakeup``, `Instruments`, `KIManager`, and `AsyncGenerators`
-  with its hooks; ``Nursery._pending_excs``, which tells of a crashed system task.
+  the parts of a runner (`EntryQueue` with its ``wakeup``, `Instruments`, `KIManager`, ``install_hooks`` of
+  `AsyncGenerators`), and ``Nursery._pending_excs``, which tells of a crashed system task.
 - ``trio._threads.start_thread_soon`` and ``trio._signals._signal_handler``, replaced for good: for all but simulated
   loops they do what they did.
 """
@@ -31,10 +31,13 @@ import contextlib
 import importlib
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from math import inf
 from typing import Any, NoReturn
+
+import outcome
+import trio
 
 from flowkit.testing.kernel import Alive, Kernel, Main, drop
 from flowkit.testing.places import place_of
@@ -42,21 +45,16 @@ from flowkit.testing.problems import OutsideWorld, TestingError
 from flowkit.testing.scheduling import Deviating, Scheduler
 from flowkit.testing.threads import in_thread
 
-try:
-    import outcome
-    import trio
-except ImportError as error:
-    raise TestingError("trio isn't installed", 'install "flowkit[trio]", or simulate on asyncio') from error
-
 __all__ = ["TrioKernel"]
 
 TESTED = "0.29", "0.35"
 """The oldest and the newest trio that this file has been tested with."""
 
-RUNNER = """
-    clock instruments io_manager ki_manager strict_exception_groups system_context entry_queue asyncgens
-    runq tasks deadlines waiting_for_idle init_task system_nursery main_task main_task_outcome
-""".split()
+RUNNER = {
+    *("clock", "instruments", "io_manager", "ki_manager", "strict_exception_groups", "system_context", "entry_queue"),
+    *("asyncgens", "deadlines", "init_task", "main_task", "main_task_outcome", "runq", "system_nursery", "tasks"),
+    *("waiting_for_idle", "reschedule", "task_exited"),
+}
 
 ENDING = 1_000
 """Passes of the loop in which trio may end a process (it closes asynchronous generators); then it is abandoned."""
@@ -92,6 +90,8 @@ _threads = _private("trio._threads", "start_thread_soon")
 _signals = _private("trio._signals", "_signal_handler")
 _here = _run.GLOBAL_RUN_CONTEXT
 _sniffio = _run.sniffio_library
+_entry_code: Any = getattr(getattr(_run.EntryQueue, "task", None), "__code__", None)
+"""Of the coroutine that runs what comes from elsewhere."""
 
 INIT, ENTRY = -2, -1
 """Stand for the numbers of trio's own tasks."""
@@ -104,7 +104,10 @@ def _number(numbered: tuple[int, Any]) -> int:
 class _Queue:
     """Stands for the queue of a runner. Each pass of trio's loop takes one task from it."""
 
-    __slots__ = ("_clear", "append", "ended", "entry", "fresh", "numbers", "own", "pick", "problem", "ready", "ready_numbers", "runner", "scheduler")  # fmt: skip
+    __slots__ = (
+        *("append", "ended", "entry", "fresh", "numbers", "own", "pick", "problem"),
+        *("ready", "ready_numbers", "runner", "scheduler"),
+    )
 
     def __init__(self, scheduler: Scheduler, runner: Any) -> None:
         self.scheduler = scheduler
@@ -125,7 +128,7 @@ class _Queue:
         if found is None:
             if task is self.runner.init_task:
                 found = INIT
-            elif self.entry is None and task.coro.cr_code is _ENTRY_CODE:
+            elif self.entry is None and task.coro.cr_code is _entry_code:
                 found, self.entry = ENTRY, task
             else:
                 found = self.scheduler.number()
@@ -225,6 +228,16 @@ class _NoOutside:
     write_overlapped = readinto_overlapped = monitor_completion_key = _refuse("read or wrote a pipe")
 
 
+class _NoInstruments(dict[str, Any]):
+    """Stands for the instruments of a runner, which looks for some at each turn, until there is one."""
+
+    def add_instrument(self, instrument: trio.abc.Instrument) -> None:
+        _here.runner.instruments = _run.Instruments([instrument])
+
+    def remove_instrument(self, instrument: trio.abc.Instrument) -> None:
+        raise KeyError(instrument)
+
+
 class _NoSockets(trio.abc.SocketFactory):
     socket = _refuse("opened a socket")
 
@@ -301,8 +314,6 @@ def _signal_handler(*args: Any, **named: Any) -> Any:
     return _real_handler(*args, **named)
 
 
-_ENTRY_CODE: Any = None  # of the coroutine of trio's task for what comes from elsewhere
-
 # ---------------------------------------------------------------------------------------------------------- the kernel
 
 
@@ -325,7 +336,7 @@ class TrioKernel(Kernel):
         wakeup = _Wakeup()
         self._runner = runner = _run.Runner(
             clock=self._clock,
-            instruments=_run.Instruments([]),
+            instruments=_NoInstruments(),
             io_manager=_no_outside,
             ki_manager=_run.KIManager(),
             strict_exception_groups=True,
@@ -408,7 +419,7 @@ class TrioKernel(Kernel):
             _here.task = self._queue.entry  # trio itself makes calls from elsewhere in this task
             try:
                 context.run(function)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
                 name = getattr(function, "__qualname__", type(function).__qualname__)
                 self.unhandled.append(f"Exception in callback {name}: {type(error).__name__}: {error}")
             finally:
@@ -524,18 +535,15 @@ def _check() -> None:
     Raises:
         TestingError: it is another trio.
     """
-    global _ENTRY_CODE
-    fields = getattr(_run.Runner, "__attrs_attrs__", ())
-    missing = {*RUNNER} - {field.alias for field in fields}
-    missing |= {name for name in ("reschedule", "task_exited") if not hasattr(_run.Runner, name)}
-    if missing:
-        _changed(f"trio._core._run.Runner ({', '.join(sorted(missing))})")
-    if "wakeup" not in {field.alias for field in getattr(_run.EntryQueue, "__attrs_attrs__", ())}:
-        _changed("trio._core._run.EntryQueue (wakeup)")
+    runner = {field.alias for field in getattr(_run.Runner, "__attrs_attrs__", ())} | {*dir(_run.Runner)}
+    queue = {field.alias for field in getattr(_run.EntryQueue, "__attrs_attrs__", ())}
+    if missing := sorted(RUNNER - runner):
+        _changed(f"trio._core._run.Runner ({', '.join(missing)})")
+    if _entry_code is None or not {"wakeup", "done"} <= queue:
+        _changed("trio._core._run.EntryQueue (task, wakeup, done)")
     try:
-        _ENTRY_CODE = _run.EntryQueue.task.__code__
         order, now = _specimen()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it isn't as it was
         _changed("its event loop", error)
     # One pass, one step: main, then the two by turns, and the first one at its deadline.
     if (order, now) != ([0, 1, 2, 2, 1, 0], 3.0):
