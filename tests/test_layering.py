@@ -85,16 +85,21 @@ LAYERS = {
         flowkit
     """,
     "edges": """
+        testing.places
         testing.problems
         testing.scheduling
         testing.kernel
+        testing.threads
         testing.asyncio_kernel
+        testing.trio_kernel
         testing.store_cases
         testing.store_check
         testing.left_behind
         testing.virtual_watch
         testing.virtual_trio
         testing.virtual_time
+        testing.settings
+        testing.plugin
         testing
         examples
         examples._passages

@@ -21,10 +21,10 @@ from contextvars import Context
 from math import inf
 from typing import Any
 
-from flowkit.testing.kernel import Alive, Kernel, Main
+from flowkit.testing.kernel import Alive, Kernel, Main, drop
 from flowkit.testing.places import place_of
 from flowkit.testing.problems import OutsideWorld
-from flowkit.testing.scheduling import Scheduler
+from flowkit.testing.scheduling import Fifo, Scheduler
 
 __all__ = ["AsyncioKernel"]
 
@@ -61,7 +61,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def time(self) -> float:
         return self.now
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> events.Handle:
+    # typeshed ties the types of arguments to the callback's.
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> events.Handle:
         handle = events.Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
         if isinstance(task, asyncio.Task):
@@ -74,15 +77,19 @@ class SimulatedLoop(base_events.BaseEventLoop):
         return handle
 
     # Threads of the simulation run by turns with the loop (threads.py).
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> events.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
         handle = events.TimerHandle(when, callback, args, self, context)
         self._timers_set += 1
         heapq.heappush(self._timers, (when, self._timers_set, handle))
         return handle
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> events.TimerHandle:
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
@@ -109,11 +116,13 @@ class SimulatedLoop(base_events.BaseEventLoop):
         callbacks, able, numbers, fresh = self._callbacks, self._able, self._able_numbers, self._fresh
         pick = self.scheduler.pick
         idle = 0
-        while not self._stopping:  # type: ignore[has-type]
+        while not self._stopping:  # type: ignore[attr-defined]
             for _ in range(len(callbacks)):
                 handle = callbacks.popleft()
                 if not handle.cancelled():
                     handle._run()
+            if self._stopping:  # type: ignore[attr-defined]  # main has returned
+                break
             if fresh:
                 if len(fresh) > 1:
                     fresh.sort(key=_number)
@@ -136,12 +145,21 @@ class SimulatedLoop(base_events.BaseEventLoop):
             if not handle.cancelled():
                 handle._run()
 
+    def end(self) -> None:
+        """Close the asynchronous generators that are left. Nothing else runs any more, and no scheduler is asked."""
+        for queue in (self._fresh, self._able, self._able_numbers, self._callbacks, self._timers):
+            queue.clear()
+        if self._asyncgens:  # type: ignore[attr-defined]
+            self.until = inf
+            self.scheduler = Scheduler(Fifo())
+            self.run_until_complete(self.shutdown_asyncgens())
+
     # ------------------------------------------------------------------------------------------- the outside world
 
-    def run_in_executor(self, executor: Any, function: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         from flowkit.testing.threads import in_thread
 
-        return self.create_task(in_thread(function, *args))
+        return self.create_task(in_thread(func, *args))
 
     def _process_events(self, event_list: Any) -> None:
         raise AssertionError("there is no selector")
@@ -178,7 +196,7 @@ class AsyncioKernel(Kernel):
         self._number = -1
 
     @property
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self._loop.now
 
     @now.setter
@@ -234,10 +252,11 @@ class AsyncioKernel(Kernel):
         loop, main = self._loop, self._main
         if loop.is_closed():
             return
-        for task in list(loop.numbers):
+        for task in reversed(loop.numbers):  # children before their parents
             if not task.done():
                 task._log_destroy_pending = False
-        loop.run_until_complete(loop.shutdown_asyncgens())
+                drop(task.get_coro())
+        loop.end()
         if main is not None and main.done() and not main.cancelled():
             main.exception()  # whoever asked for the result has heard of it
         self._main = None
