@@ -9,6 +9,13 @@ if TYPE_CHECKING:
 __all__ = ["check_store", "run_virtual", "virtual_backend"]
 
 _LATER = {
+    "Counterexample": "counterexample",
+    "Run": "run",
+    "TestingError": "problems",
+    "effect": "world",
+    "explore": "explore",
+    "faults": "faults",
+    "simulate": "explore",
     "check_store": "store_check",
     "run_virtual": "virtual_time",
     "virtual_backend": "virtual_time",

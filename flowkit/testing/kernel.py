@@ -61,6 +61,8 @@ class Kernel(ABC):
         self.scheduler = scheduler
         self.now = now
         """Virtual seconds, true at every moment of a step too. A kernel may begin where another has ended."""
+        self.stuck = False
+        """Whether all tasks were blocked before main had returned: what happens now is only clean-up."""
         self.unhandled: list[str] = []
         """What tasks and callbacks raised and nobody heard of."""
 
@@ -121,6 +123,7 @@ class Kernel(ABC):
         self.start(main)
         if not self.go_on():
             stuck = Stuck(self.now, [*self.main_alive(), *self.alive()])
+            self.stuck = True
             for _ in range(CLEANING):
                 self.cancel()
                 if self.go_on():

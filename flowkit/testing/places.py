@@ -32,9 +32,12 @@ def line_of(frame: FrameType) -> str:
 
 
 def place_of(coro: Any) -> str:
-    """``file.py:12 in function`` of where a suspended coroutine waits: the author's innermost line, else its own."""
+    """``file.py:12 in function`` of where a suspended coroutine waits: the author's innermost line, else its own, in
+    brackets."""
     frame = frame_of(coro)
-    return "its end" if frame is None else _line(frame)
+    if frame is None:
+        return "(its end)"
+    return _line(frame) if _is_authors(frame.f_code.co_filename) else f"({_line(frame)})"
 
 
 def frame_of(coro: Any) -> FrameType | None:

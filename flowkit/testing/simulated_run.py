@@ -44,6 +44,11 @@ class SimulatedRun(Run):
         station.function = _spoiled(self._world, station)
         return station
 
+    def idempotency_key(self, invocation: int) -> str:
+        key = super().idempotency_key(invocation)
+        self._world.keys.add(key)
+        return key
+
     def _settle(self) -> None:
         super()._settle()
         if self.warnings:

@@ -9,6 +9,7 @@ After a crash the next process begins `DOWNTIME` seconds later, when the lease o
 """
 
 import contextlib
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from flowkit import outside
 from flowkit.errors import UnhandledEventWarning, WorkflowStalled, WrongCall, shown
 from flowkit.events import Event, InputRequiredEvent, StartEvent
 from flowkit.handler import Handler
+from flowkit.performer import logger
 from flowkit.storage_errors import RunSuspended, StoreError
 from flowkit.tenant import LEASE
 from flowkit.testing.kernel import Alive, Kernel, Stuck
@@ -29,6 +31,7 @@ from flowkit.testing.scenario import Backend, Scenario
 from flowkit.testing.scheduling import Scheduler
 from flowkit.testing.simulated_run import SimulatedRun
 from flowkit.testing.threads import Watching, installed, simulating, watched
+from flowkit.testing.trace import TracingScheduler, plain_name
 from flowkit.testing.world import Errors, SimulatedStore, World
 from flowkit.workflow import Workflow, check_wiring, plan_of, share_records
 
@@ -58,6 +61,7 @@ class Problem:
 class Verdict:
     """A simulated run, and what was wrong with it; the ``world`` has all that happened."""
 
+    start: Event
     run: Run
     world: World
     problem: Problem | None
@@ -85,6 +89,7 @@ class Simulation:
         answer: what to answer to an event that the run shows as a question; ``None``: nothing.
         errors: what the steps may raise, for faults.
         stored: whether runs have a store. They have where a scenario crashes, or has faults of the store.
+        late: the start event comes later (`with_start`).
         again: whether the workflow is run once more after a run that was cancelled.
 
     Raises:
@@ -103,6 +108,7 @@ class Simulation:
         stored: bool = False,
         again: bool = False,
         call: str = "simulate()",
+        late: bool = False,
     ) -> None:
         self.make = _maker(flow, call)
         self.is_shared = isinstance(flow, Workflow)
@@ -117,7 +123,7 @@ class Simulation:
             raise WrongCall(call, f"was given a flow that makes {shown(workflow)}", "let it return a workflow")
         check_wiring(workflow)
         self.plan = plan_of(workflow)
-        self.start = start_of(self.plan.start_type, start, call)
+        self.start: Event = StartEvent() if late else start_of(self.plan.start_type, start, call)
         if self.errors:
             unknown = [name for name in self.errors if self.plan.step(name) is None]
             if unknown:
@@ -135,12 +141,15 @@ class Simulation:
     def opened(self) -> Iterator[None]:
         """Have what simulations need of this thread, for as long as this lasts."""
         before = random.getstate()
+        mute = _Mute()
+        logger.addFilter(mute)
         with installed(), watched() as self._watching:
             try:
                 yield
             finally:
                 self._watching = None
                 random.setstate(before)
+                logger.removeFilter(mute)
 
     # ------------------------------------------------------------------------------------------------------ one run
 
@@ -151,10 +160,10 @@ class Simulation:
             TestingError: the simulation can't do what the workflow asked of it.
         """
         assert self._watching is not None
-        scheduler = scheduler or Scheduler(scenario.make_policy())
+        scheduler = Scheduler(scenario.make_policy()) if scheduler is None else scheduler
         world = World(scenario, scheduler, self.errors, SimulatedRun)
         run = Run(scenario, self.backend)
-        verdict = Verdict(run, world, None)
+        verdict = Verdict(self.start, run, world, None)
         random.seed(0)
         token = outside.around.set(world)
         try:
@@ -183,6 +192,8 @@ class Simulation:
         kernel = kernel_type(self.backend)(world.scheduler, now)
         process = _Process(self, verdict, kernel)
         world.begin(kernel, crash_at, process.cut)
+        if isinstance(world.scheduler, TracingScheduler):
+            world.scheduler.kernel = kernel
         world.stream = []
         if scenario.cancel is not None and world.lives == 1:
             world.scheduler.at(scenario.cancel.step, process.cancel)
@@ -190,7 +201,7 @@ class Simulation:
             kernel.run(process.main)
         except Stuck as stuck:
             if not world.dead:
-                verdict.problem = Problem("deadlock", _deadlock(stuck))
+                verdict.problem = Problem("deadlock", _deadlock(stuck, world))
         except TestingError as problem:
             world.note(problem)
         except Exception as error:
@@ -199,10 +210,12 @@ class Simulation:
         except BaseException:
             if not world.dead:
                 raise
+        if world.dead:
+            process.forget()
         left = [] if world.dead or verdict.problem is not None else kernel.alive()
         kernel.close()
         if left:
-            verdict.problem = Problem("left-behind", _left(left))
+            verdict.problem = Problem("left-behind", _left(left, world))
         elif kernel.unhandled and not world.dead:
             verdict.problem = verdict.problem or Problem("unhandled", "; ".join(kernel.unhandled))
         return kernel.now
@@ -266,6 +279,11 @@ class _Process:
         """The process crashes."""
         if self._all is not None:
             self._kernel.call(self._all.cancel)
+
+    def forget(self) -> None:
+        """What became of the run in a process that has crashed is nobody's concern."""
+        if self._handler is not None and self._handler.is_done():
+            _ = self._handler.exception()
 
     def cancel(self) -> None:
         """Cancel the run, as its scenario says."""
@@ -368,11 +386,26 @@ def start_of(kind: type[StartEvent], given: Any, call: str) -> StartEvent:
     )
 
 
-def _deadlock(stuck: Stuck) -> str:
-    lines = [f"all tasks are blocked after {stuck.now:g} s, and no timer is set:", *(f"  {one}" for one in stuck.tasks)]
-    return "\n".join(lines)
+def _deadlock(stuck: Stuck, world: World) -> str:
+    head = f"nothing can ever happen any more: all tasks are blocked after {stuck.now:g} s, and no timer is set"
+    return "\n".join([head, *_told(stuck.tasks, world)])
 
 
-def _left(left: list[Alive]) -> str:
-    return "\n".join(["the run has ended, and left behind", *(f"  {one}" for one in left)])
+def _left(left: list[Alive], world: World) -> str:
+    return "\n".join(["the run has ended, and has left behind", *_told(left, world)])
 
+
+def _told(tasks: list[Alive], world: World) -> Iterator[str]:
+    """Who waits where: those that wait in the author's own lines, if there are any."""
+    who = world.who()
+    own = [one for one in tasks if not one.place.startswith("(")]
+    for one in own or tasks:
+        yield f"  {who.get(one.number, plain_name(one.name))} waits at {one.place}"
+
+
+class _Mute(logging.Filter):
+    """What a simulated process logs after it has crashed is nobody's concern."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        world = outside.current()
+        return not (isinstance(world, World) and world.dead)

@@ -63,6 +63,8 @@ class World(outside.Outside):
         self.effects: list[Any] = []
         self.writes: list[int] = []
         self.warnings: list[Warning] = []
+        self.keys: set[str] = set()
+        """The idempotency keys that steps have asked for."""
         self.points: list[str] = []
         """What could have died when, in this life."""
         self.injected: list[Exception] = []
@@ -93,8 +95,17 @@ class World(outside.Outside):
 
     def happened(self, kind: str, detail: Any) -> None:
         """Something happened, now."""
-        scheduler = self.scheduler
-        self.record.append((self.kernel.now if self.kernel else 0.0, scheduler.steps, scheduler.last, kind, detail))
+        scheduler, kernel = self.scheduler, self.kernel
+        if kernel is not None and not kernel.stuck:
+            self.record.append((kernel.now, scheduler.steps, scheduler.last, kind, detail))
+
+    def who(self) -> dict[int, str]:
+        """What each task does, of those that work for steps: the latest step it has called."""
+        return {
+            task: f"{detail[0]} #{detail[1]}"
+            for _, _, task, kind, detail in self.record
+            if kind == "call" and detail[0] != STORE
+        }
 
     def show(self, event: Event) -> None:
         """An event was shown in the stream."""

@@ -1,0 +1,307 @@
+"""Searching the runs of a workflow for one that breaks a property: the calls that authors make.
+
+Hypothesis draws the start event, never the schedule: for it, a test is "every run within the bound passes", whose
+smallest failing start event it finds by itself. Drawing schedules as data costs several times as much and shrinks badly.
+What was a finding with one start event is tried first with the next.
+
+The free checks of simulation.py hold for each run; a property is asked about those that have a result.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import attrs
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from flowkit.errors import WrongCall, shown
+from flowkit.events import StartEvent
+from flowkit.testing.counterexample import Counterexample
+from flowkit.testing.faults import Faults
+from flowkit.testing.problems import TestingError
+from flowkit.testing.report import failure_text, neighbours, report
+from flowkit.testing.run import Run
+from flowkit.testing.scenario import Backend, Scenario
+from flowkit.testing.search import Check, Coverage, Disturbances, Found, Search
+from flowkit.testing.settings import Budget, defaults, parse_budget
+from flowkit.testing.shrink import shrunk
+from flowkit.testing.simulation import Answer, Problem, Simulation, Verdict, start_of
+from flowkit.testing.token import read_token, token_of
+from flowkit.testing.trace import happenings
+
+__all__ = ["BOUND", "BUDGET", "explore", "searched", "simulate"]
+
+BOUND = 2
+BUDGET = "2s"
+EXAMPLES = 20
+"""Start events that are drawn, at most."""
+
+Property = Callable[[Run, Any], object]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def simulate(
+    flow: Any,
+    start: Any = None,
+    *,
+    replay: str | None = None,
+    backend: Backend = "asyncio",
+    seed: int | None = None,
+    answer: Answer | None = None,
+    faults: Faults | None = None,
+    stored: bool = False,
+) -> Run:
+    """Run a workflow once, deterministically, in virtual time: the same call, the same run.
+
+    Args:
+        flow: the workflow's class, an instance, or a function that makes one.
+        start: the start event, or a dict of its fields.
+        replay: a token from a report: that run again. ``faults`` must be as they were there.
+        backend: "asyncio" or "trio". A token says its own.
+        seed: a random schedule; by default each task runs until it has to wait.
+        answer: what to answer to a question that the run shows; ``None`` is no answer.
+        faults: which errors the token's faults raise.
+        stored: keep the run in a store (in memory).
+
+    Returns:
+        The finished run; its ``error`` where it failed. This raises no error of the run's.
+
+    Raises:
+        WrongToken: the token is damaged, or of something else.
+        Counterexample: the run hung, or left something behind.
+        TestingError: the workflow asks for what a simulation can't do.
+        WrongCall: an argument is of the wrong type.
+    """
+    errors = {} if faults is None else faults.errors
+    simulation = Simulation(flow, start, answer=answer, errors=errors, backend=_backend(backend), stored=stored)
+    scenario = Scenario() if seed is None else Scenario(policy="walk", seed=seed)
+    if replay is not None:
+        simulation.backend, scenario = read_token(replay, simulation.plan, simulation.start)
+        simulation.stored = stored or bool(scenario.crashes) or any(one.step == "(store)" for one in scenario.faults)
+        simulation.again = scenario.cancel is not None
+    with simulation.opened():
+        verdict = simulation.run(scenario)
+        if verdict.problem is not None and verdict.problem.kind in ("deadlock", "left-behind", "unhandled"):
+            found = Found(scenario, verdict, verdict.problem)
+            raise _counterexample(simulation, found, Coverage(runs=1), 0)
+    return finished(simulation, verdict)
+
+
+def finished(simulation: Simulation, verdict: Verdict) -> Run:
+    """The run of a verdict, whole."""
+    run = verdict.run
+    run.token = token_of(simulation.plan, simulation.start, simulation.backend, run.scenario)
+    run.trace = happenings(verdict.world)
+    return run
+
+
+def searched(
+    simulation: Simulation,
+    check: Check,
+    *,
+    budget: Budget,
+    bound: int,
+    disturb: Disturbances | None = None,
+    known: list[Scenario] | None = None,
+) -> Coverage:
+    """Search; what has been looked at where nothing was found. Only inside ``simulation.opened()``.
+
+    Raises:
+        Counterexample: something was found.
+        TestingError: the workflow asks for what a simulation can't do.
+    """
+    search = Search(simulation, check, budget=budget, bound=bound, disturb=disturb, known=known)
+    found = search.find()
+    if found is None:
+        return search.coverage
+    small, shrinking = shrunk(found, search.look)
+    if known is not None and small.scenario not in known:
+        known.insert(0, small.scenario)
+    raise _counterexample(simulation, small, search.coverage, shrinking, check)
+
+
+def _counterexample(
+    simulation: Simulation, found: Found, coverage: Coverage, shrinking: int, check: Check | None = None
+) -> Counterexample:
+    passing = None
+    if check is not None:
+        for scenario in neighbours(found.scenario):
+            if check(simulation.run(scenario)) is None:
+                passing = scenario
+                break
+    run = finished(simulation, found.verdict)
+    text = report(simulation, found, coverage, shrinking=shrinking, passing=passing, token=run.token)
+    return Counterexample(
+        text, kind=found.problem.kind, run=run, scenario=found.scenario, runs=coverage.runs, shrinking=shrinking
+    )
+
+
+def explore(
+    flow: Any,
+    start: Any = None,
+    *,
+    bound: int = BOUND,
+    budget: str | int = BUDGET,
+    faults: Faults | None = None,
+    cancel: Literal["every-step"] | None = None,
+    crash: Literal["every-write"] | None = None,
+    answer: Answer | None = None,
+    backend: Literal["asyncio", "trio", "both"] = "asyncio",
+    check: Literal["results", "all"] = "results",
+    examples: int = EXAMPLES,
+) -> Callable[[Callable[..., object]], Callable[..., None]]:
+    """Make a property of a finished run a test that searches for a run which breaks it.
+
+    The property is a plain function of ``run`` (`flowkit.testing.Run`) and, if it likes, ``start`` (the start event);
+    what else it takes are pytest's fixtures. Whatever it raises is a finding. It is asked about the runs that have a
+    result. A run that ends with an error is a finding by itself, unless the error was given to it by ``faults``,
+    ``cancel`` or ``crash``.
+
+    Args:
+        flow: the workflow's class, a function that makes one (either is made anew for each run), or an instance.
+        start: the start event, a dict of its fields, or a Hypothesis strategy of either.
+        bound: by how many places schedules may deviate from run-to-block to be tried for certain.
+        budget: how long to search for each start event: wall-clock time ("2s", "500ms"; a strategy's start events
+            share it), or a number of runs.
+        faults: what may go wrong in a run.
+        cancel: ``"every-step"``: also cancel runs, after each task step.
+        crash: ``"every-write"``: also crash runs, before and after each write of the journal and each effect.
+        answer: what to answer to a question that a run shows; ``None`` is no answer.
+        backend: where to search. A finding on asyncio is tried on trio, too, where "both".
+        check: "all" asks the property also about runs that failed or were cancelled.
+        examples: how many start events of a strategy are tried.
+
+    Raises (the test):
+        Counterexample: a run breaks the property, or one of the checks that every run must pass.
+        TestingError: the workflow asks for what a simulation can't do.
+    """
+    _check_choice("explore()", "cancel", cancel, ("every-step",))
+    _check_choice("explore()", "crash", crash, ("every-write",))
+    if faults is not None and not isinstance(faults, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongCall("explore()", f"takes faults(…) as faults, but got {shown(faults)}", "write testing.faults(…)")
+    disturb = Disturbances(faults, cancel is not None, crash is not None)
+
+    def decorate(function: Callable[..., object]) -> Callable[..., None]:
+        def test(**fixtures: Any) -> None:
+            __tracebackhide__ = True
+            limit = parse_budget(defaults.budget if defaults.budget is not None else budget)
+            chosen = defaults.backend or backend
+            backends: Sequence[Backend] = ("asyncio", "trio") if chosen == "both" else (_backend(chosen),)
+            for one in backends:
+                simulation = Simulation(
+                    flow,
+                    None if isinstance(start, st.SearchStrategy) else start,
+                    answer=answer,
+                    errors=None if faults is None else faults.errors,
+                    backend=one,
+                    stored=faults is not None and faults.store,
+                    again=cancel is not None,
+                    call="explore()",
+                    late=isinstance(start, st.SearchStrategy),
+                )
+                verdict = functools.partial(_verdict, _asking(function, fixtures), check == "all", simulation)
+                options = {"bound": defaults.bound if defaults.bound is not None else bound, "disturb": disturb}
+                with simulation.opened():
+                    if isinstance(start, st.SearchStrategy):
+                        _drawn(simulation, start, verdict, limit, examples, options)
+                    else:
+                        searched(simulation, verdict, budget=limit, **options)
+
+        return _as_test(test, function)
+
+    return decorate
+
+
+def _drawn(
+    simulation: Simulation,
+    start: "st.SearchStrategy[Any]",
+    check: Check,
+    budget: Budget,
+    examples: int,
+    options: dict[str, Any],
+) -> None:
+    """Search with start events that Hypothesis draws, each with its share of the budget."""
+    __tracebackhide__ = True
+    share = attrs.evolve(budget, seconds=None if budget.seconds is None else budget.seconds / examples)
+    known: list[Scenario] = []
+    kind = simulation.plan.start_type
+    failed: list[Counterexample] = []
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    @given(event=start)
+    def each(event: Any) -> None:
+        here = simulation.with_start(start_of(kind, event, "explore()"))
+        try:
+            searched(here, check, budget=share, known=known, **options)
+        except Counterexample as found:
+            failed.append(found)
+            raise
+
+    try:
+        each()
+    except TestingError:
+        raise
+    except BaseException:
+        if not failed:
+            raise
+        raise failed[-1] from None
+
+
+def _asking(function: Callable[..., object], fixtures: dict[str, Any]) -> Property:
+    """The property, with or without ``start``."""
+    takes_start = "start" in inspect.signature(function).parameters
+
+    def ask(run: Run, start: StartEvent) -> object:
+        __tracebackhide__ = True
+        return function(run, start, **fixtures) if takes_start else function(run, **fixtures)
+
+    return ask
+
+
+def _verdict(ask: Property, always: bool, simulation: Simulation, verdict: Verdict) -> Problem | None:
+    """What is wrong with a run: by itself, or by the property."""
+    if verdict.problem is not None:
+        return verdict.problem
+    run = verdict.run
+    if run.cancelled and verdict.again is not None and verdict.again.error is not None:
+        return Problem("unusable", f"after a run was cancelled, the next one failed: {verdict.again.error}")
+    if not (always or run.has_result):
+        return None
+    try:
+        ask(run, verdict.start)
+    except Exception as error:  # noqa: BLE001 - whatever a property raises is a finding
+        return Problem("property", failure_text(error))
+    return None
+
+
+def _as_test(test: Callable[..., None], function: Callable[..., object]) -> Callable[..., None]:
+    """With the property's name, and its parameters that are fixtures."""
+    functools.update_wrapper(test, function)
+    del test.__wrapped__  # type: ignore[attr-defined]  # pytest would look through it at the parameters
+    parameters = list(inspect.signature(function).parameters.values())
+    kept = [one for one in parameters if one.name not in ("run", "start")]
+    test.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    test.__flowkit_explored__ = True  # type: ignore[attr-defined]
+    return test
+
+
+def _backend(given: Any) -> Backend:
+    _check_choice("the harness", "backend", given, ("asyncio", "trio"))
+    backend: Backend = given or "asyncio"
+    return backend
+
+
+def _check_choice(call: str, name: str, given: Any, choices: Sequence[str]) -> None:
+    if given is not None and given not in choices:
+        raise WrongCall(call, f"got {name}={shown(given)}", f"give {' or '.join(map(repr, choices))}")

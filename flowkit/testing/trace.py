@@ -1,0 +1,198 @@
+"""What happened in a run, told for a person: one line for each thing, and a timeline of its task steps.
+
+The timeline is made by running a scenario once more with a `TracingScheduler`, which looks after each task step where
+the task stands: too slow for a search, and the same run all the same.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from flowkit.errors import shown
+from flowkit.events import Event
+from flowkit.facts import (
+    EventCollected,
+    EventPublished,
+    EventSent,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunTimedOut,
+    StateWritten,
+    StepCommitted,
+    StepRaised,
+    StepReturned,
+    TimerFired,
+    WaitAbandoned,
+    WaitOpened,
+)
+from flowkit.testing.kernel import Kernel
+from flowkit.testing.run import Happening
+from flowkit.testing.scenario import STORE
+from flowkit.testing.scheduling import Policy, Scheduler
+from flowkit.testing.world import World
+
+__all__ = ["Row", "TracingScheduler", "happenings", "plain_name", "rows_of"]
+
+
+@attrs.define
+class Row:
+    """A task step: its virtual second, its task, where that stands afterwards, and what it did. ``instead_of`` is the
+    task that run-to-block would have run here."""
+
+    time: float
+    step: int
+    task: int
+    place: str = ""
+    instead_of: int | None = None
+
+
+class TracingScheduler(Scheduler):
+    """A scheduler that notes where each task stands after its step."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.rows: list[Row] = []
+        self.names: dict[int, str] = {}
+        self.kernel: Kernel | None = None
+
+    def pick(self, ready: list[int]) -> int:
+        self.look()
+        last = self.last
+        default = ready.index(last) if last in ready else 0
+        rather = ready[default]
+        index = super().pick(ready)
+        task = ready[index]
+        now = 0.0 if self.kernel is None else self.kernel.now
+        self.rows.append(Row(now, self.steps, task, instead_of=None if task == rather else rather))
+        return index
+
+    def look(self) -> None:
+        """Note where the task stands that has just made its step."""
+        if not self.rows or self.kernel is None:
+            return
+        row = self.rows[-1]
+        for one in (*self.kernel.alive(), *self.kernel.main_alive()):
+            self.names.setdefault(one.number, one.name)
+            if one.number == row.task:
+                row.place = one.place
+
+
+def happenings(world: World) -> list[Happening]:
+    """What happened in a run, in order."""
+    return [
+        Happening(time, step, task, text, detail)
+        for time, step, task, kind, detail in world.record
+        if (text := _told(kind, detail))
+    ]
+
+
+def rows_of(world: World, scheduler: TracingScheduler) -> Iterable[tuple[Row, str, list[str]]]:
+    """The steps worth showing, each with the name of its task and what it did."""
+    happened: dict[int, list[str]] = {}
+    names = dict.fromkeys(scheduler.order, "")
+    labels: dict[int, str] = {}
+    for _, step, task, kind, detail in world.record:
+        if kind == "call" and detail[0] != STORE:
+            labels[step] = names[task] = f"{detail[0]} #{detail[1]}"
+        if text := _told(kind, detail):
+            happened.setdefault(step, []).append(text)
+    current = {task: plain_name(scheduler.names.get(task, "")) for task in names}
+    first = dict[int, str]()
+    for row in scheduler.rows:
+        if row.step in labels:
+            first.setdefault(row.task, labels[row.step])
+    current.update(first)  # a worker that has yet to take its first event is called by that
+    for row in scheduler.rows:
+        if row.step in labels:
+            current[row.task] = labels[row.step]
+        did = happened.get(row.step, [])
+        if not _is_authors(row.place):
+            row.place = ""
+        if did or row.instead_of is not None or row.place:
+            yield row, current.get(row.task) or f"task {row.task}", did
+
+
+def _is_authors(place: str) -> bool:
+    return bool(place) and not place.startswith("(")
+
+
+def plain_name(name: str) -> str:
+    """What to call a task that works for no step."""
+    for ending, plain in _NAMES.items():
+        if name.endswith(ending):
+            return plain
+    return name.rpartition(".")[2]
+
+
+_NAMES = {
+    "_time": "a timer",
+    "_work": "a worker",
+    "_guard": "a worker",
+    ".drive": "the run",
+    "main": "the caller",
+    "_hold_resources": "resources",
+}
+
+
+def _told(kind: str, detail: Any) -> str:
+    match kind:
+        case "call":
+            return "commit is called" if detail[0] == STORE else "begins"
+        case "fault":
+            return f"FAULT: {detail}"
+        case "crash":
+            return f"CRASH {detail}"
+        case "cancel":
+            return f"CANCELLED: {detail}"
+        case "effect":
+            return f"effect: {shown(detail)}"
+        case "write":
+            return f"{detail} records are in the journal"
+        case _:
+            return _fact(detail[1])
+
+
+def _fact(fact: Any) -> str:
+    match fact:
+        case RunStarted():
+            return f"the run starts with {_event(fact.event)}"
+        case EventSent():
+            where = "" if fact.step is None else f" to {fact.step}"
+            return f"sends {_event(fact.event)}{where}"
+        case StepReturned() | StepCommitted():
+            return f"returns {_result(fact.result)}"
+        case StepRaised():
+            after = "" if fact.delay is None else f", is tried again after {fact.delay:g} s"
+            return f"raises {shown(fact.error)}{after}"
+        case EventCollected():
+            return f"collects {_event(fact.event)}"
+        case EventPublished():
+            return f"shows {_event(fact.event)}"
+        case StateWritten():
+            return f"sets {'.'.join(fact.path) or 'the state'} = {shown(fact.value)}"
+        case WaitOpened():
+            return f"waits for {fact.event_type.__name__}"
+        case WaitAbandoned():
+            return "waits no longer"
+        case TimerFired():
+            return "its time has come"
+        case RunCancelled():
+            return f"the run is cancelled: {fact.reason}"
+        case RunTimedOut():
+            return f"the run's {fact.timeout:g} s are over"
+        case RunFailed():
+            return f"the run fails: {shown(fact.error)}"
+        case _:
+            return ""
+
+
+def _result(result: Any) -> str:
+    if isinstance(result, list):
+        return f"[{', '.join(_event(one) for one in result)}]"
+    return _event(result)
+
+
+def _event(event: Event | None) -> str:
+    return shown(event, 60)
