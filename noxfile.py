@@ -89,7 +89,7 @@ def typing(session: nox.Session) -> None:
     session.install(f"{wheel(session)}[testing,trio]", *group("typing"))
     if shutil.which("node") is None:
         session.install("pyright[nodejs]")
-    session.run("mypy", "--strict", "flowkit")
+    session.run("mypy", "--strict", "flowkit", "_flowkit_pytest.py")
     session.run("pyright", "--warnings")
     session.run("python", "tests/typing/check.py")
 

@@ -7,12 +7,9 @@
 """
 
 import ast
-import gc
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from functools import partial, wraps
 from importlib.util import find_spec
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -21,7 +18,8 @@ from typing import Any
 import pytest
 
 from flowkit import testing
-from flowkit.testing import left_behind, virtual_time
+
+pytest_plugins = ["flowkit.testing.plugin"]  # where flowkit is installed, pytest has loaded it by itself
 
 OPTIONAL = [name for name in ("hypothesis", "trio") if find_spec(name) is None]
 HERE = Path(__file__).parent
@@ -43,9 +41,9 @@ def imported_by(file: Path) -> Iterator[str]:
 
 def file_of(name: str) -> Path | None:
     """The file of what is imported, if it is of a module in this directory or of a part of `flowkit.testing`."""
-    first, *rest = name.removeprefix("flowkit.testing.").split(".")
-    here = HERE if name == ".".join([first, *rest]) else PARTS
-    file = here / f"{testing._LATER.get(first, first)}.py"
+    part = name.removeprefix("flowkit.testing.")
+    first = part.partition(".")[0]
+    file = HERE / f"{first}.py" if part == name else PARTS / f"{testing._LATER.get(first, first)}.py"
     return file if file.exists() else None
 
 
@@ -76,27 +74,10 @@ if find_spec("hypothesis") is not None:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default"))
 
 
-@pytest.fixture(
-    params=[
-        "asyncio",
-        pytest.param("trio", marks=pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")),
-    ]
-)
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+@pytest.fixture
+def anyio_backend(virtual_time: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """A backend under fresh virtual time. Overrides the fixture of AnyIO's plugin."""
-    return virtual_time.virtual_backend(request.param)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Fail a test that leaves threads; have what it forgot to close reported on it, not on a later test."""
-    before = set(threading.enumerate())
-    yield
-    gc.collect()
-    gc.freeze()  # what outlives a test would be walked after each that follows
-    left = left_behind.threads_left_behind(before)
-    if left:
-        pytest.fail(f"the test left threads behind: {', '.join(left)}")
+    return virtual_time
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -111,38 +92,8 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
         pytest.mark.usefixtures("anyio_backend")(obj)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Have every coroutine test watched."""
-    if not isinstance(item, pytest.Function):
-        return
-    handle = getattr(item.obj, "hypothesis", None)
-    if handle is not None:
-        if iscoroutinefunction(handle.inner_test):
-            handle.inner_test = _watched(handle.inner_test)
-    elif iscoroutinefunction(item.obj):
-        item.obj = _watched(item.obj)
-
-
-def pytest_collection_finish() -> None:
-    """Hide what is there before the first test from the collector, so that collecting after each is cheap."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _heed_ctrl_c() -> None:
     """Started in the background by a shell, Python ignores Ctrl-C, and so would the programs that tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _watched(test: Any) -> Any:
-    if hasattr(test, "is_watched"):  # both backends' items share one Hypothesis handle
-        return test
-
-    @wraps(test)
-    async def watched(*args: Any, **kwargs: Any) -> None:
-        await virtual_time.watched(partial(left_behind.leaving_nothing, test), *args, **kwargs)
-
-    watched.is_watched = True  # type: ignore[attr-defined]
-    return watched

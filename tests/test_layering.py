@@ -113,7 +113,15 @@ LAYERS = {
 LONGEST = 620
 """Lines. About six hundred is what a reader can hold; the rest is slack for a docstring."""
 GRAB_BAGS = {"base", "common", "core", "helper", "helpers", "manager", "misc", "util", "utils"}
-OPTIONAL = {"hypothesis", "trio"}
+OPTIONAL = {"hypothesis", "pytest", "trio"}
+WITHOUT_EXTRAS = {
+    "backend",
+    "testing.left_behind",
+    "testing.settings",
+    "testing.virtual_time",
+    "testing.virtual_watch",
+}
+"""Modules that import what is optional inside functions, if at all: they are used where it isn't installed."""
 
 _PLACES = find_spec("flowkit")
 assert _PLACES is not None and _PLACES.submodule_search_locations
@@ -178,20 +186,21 @@ def test_imports_are_absolute(module: str) -> None:
 
 @each_module
 def test_optional_packages_are_imported_late(module: str) -> None:
-    """trio and hypothesis: in `flowkit.testing`, and inside functions of `flowkit.backend`."""
-    if module.partition(".")[0] == "testing":
-        return
+    """Hypothesis: in `flowkit.testing`; trio: in two modules there; pytest: nowhere in the package."""
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     late = {
         id(node)
         for function in ast.walk(tree)
-        if module == "backend" and isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        if module in WITHOUT_EXTRAS and isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
     }
+    allowed: set[str] = set()
+    if module.startswith("testing.") and module not in WITHOUT_EXTRAS:
+        allowed = {"trio"} if "trio" in module else {"hypothesis"}
     wrong = [
         f"{FILES[module]}:{node.lineno} imports {name}"
         for name, node in imports(module)
-        if name.partition(".")[0] in OPTIONAL and id(node) not in late
+        if name.partition(".")[0] in OPTIONAL - allowed and id(node) not in late
     ]
     assert wrong == []
 

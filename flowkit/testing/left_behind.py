@@ -65,6 +65,7 @@ async def leaving_nothing(function: Callable[P, Awaitable[T]], *args: P.args, **
         LeftBehind: it returned; a task that it started hasn't ended, or an asynchronous generator was neither used up
             nor closed.
     """
+    __tracebackhide__ = True  # from pytest: what matters is where the test failed
     before = set(live_tasks())
     with _async_generators() as generators:
         result = await function(*args, **kwargs)
@@ -183,7 +184,7 @@ def nothing_outlasting() -> Generator[None, None, None]:
             gc.collect()
     finally:
         gc.unfreeze()
-    _see_that_there_is_no([*(f"thread {name}" for name in threads_left_behind(before)), *unclosed])
+    _see_that_there_is_no([*(f"thread {name}" for name in threads_left_behind(before, THREAD_PATIENCE)), *unclosed])
 
 
 def threads_left_behind(before: set[threading.Thread], patience: float = THREAD_PATIENCE) -> list[str]:
@@ -215,7 +216,7 @@ def _unclosed() -> Generator[list[str], None, None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, ResourceWarning):
-            found.append(f"{message} (noticed at {filename}:{lineno})")
+            found.append(str(message) if filename == __file__ else f"{message} (dropped at {filename}:{lineno})")
         else:
             show_others(message, category, filename, lineno, file, line)
 

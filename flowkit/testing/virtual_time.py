@@ -110,7 +110,7 @@ def run_virtual(
 ) -> T:
     """``anyio.run()`` under virtual time, which starts at 0; what ``function(*args)`` returned.
 
-    See that it neither hangs nor blocks the loop nor leaves anything behind in it.
+    It fails where it hangs, blocks the loop, or leaves anything behind in it.
 
     Raises:
         Deadlock, TimeHeld, LoopBlocked: see `watched`.
@@ -140,6 +140,7 @@ async def watched(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: 
         LoopBlocked: the loop was blocked for longer than 2 s of real time.
         RuntimeError: the running loop is not under virtual time.
     """
+    __tracebackhide__ = True  # from pytest: what matters is where the test failed
     watch = current_watch()
     try:
         with anyio.CancelScope() as watch.scope:

@@ -29,6 +29,8 @@ class TrioWatch(trio.abc.Instrument):
         self._idle_since: float | None = None
 
     def before_run(self) -> None:
+        # The clock would go on where it stood when the last run ended. This is the public way back to 0.
+        trio.testing.MockClock.__init__(self._clock, autojump_threshold=0)
         self._watch = Watch("trio", trio.lowlevel.current_trio_token().run_sync_soon, self._wall)
         self._before = under_watch(self._watch)
         self._watch.resumed()
