@@ -35,6 +35,10 @@ class Backend(Protocol):
         """The loop's monotonic clock, in seconds."""
         ...
 
+    def context(self) -> contextvars.Context:
+        """The context variables there are now. In it AnyIO can be called from callbacks of the loop, too."""
+        ...
+
     def supervise(self, start: Start, name: str, lost: Callable[[], None]) -> None:
         """Run ``start`` as a task of the loop, from its next turn on, with the context variables there are now.
 
@@ -110,6 +114,14 @@ def watch_this_task() -> Callable[[], bool]:
 
 _strong: set["asyncio.Task[None]"] = set()
 
+# Where there is a sniffio, AnyIO asks it which loop runs, and in a callback, where no task does, it knows only if it has
+# been told: by `anyio.run`, not by `asyncio.run`.
+_library: contextvars.ContextVar[str | None] | None
+try:
+    from sniffio import current_async_library_cvar as _library
+except ImportError:  # then AnyIO finds out by itself
+    _library = None
+
 
 class _Asyncio:
     __slots__ = ("loop",)
@@ -120,6 +132,12 @@ class _Asyncio:
 
     def clock(self) -> Callable[[], float]:
         return self.loop.time
+
+    def context(self) -> contextvars.Context:
+        context = contextvars.copy_context()
+        if _library is not None:
+            context.run(_library.set, "asyncio")
+        return context
 
     def supervise(self, start: Start, name: str, lost: Callable[[], None]) -> None:
         def ended(task: "asyncio.Task[None]") -> None:
@@ -132,7 +150,7 @@ class _Asyncio:
         task.add_done_callback(ended)
 
     def postpone(self, call: Callable[..., None], *args: Any) -> Callable[[], None]:
-        return self.loop.call_soon(call, *args).cancel
+        return self.loop.call_soon(call, *args, context=self.context()).cancel
 
     def from_anywhere(self, call: Callable[[], None]) -> bool:
         try:
@@ -244,6 +262,9 @@ class _Trio:
     def clock(self) -> Callable[[], float]:
         clock: Callable[[], float] = self._trio.current_time
         return clock
+
+    def context(self) -> contextvars.Context:
+        return contextvars.copy_context()
 
     def supervise(self, start: Start, name: str, lost: Callable[[], None]) -> None:
         self._own.supervise(start, name)  # here a task always begins

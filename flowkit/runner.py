@@ -13,7 +13,6 @@ Besides its lifetime, a `Run` is what a context talks to (the `RunFace`), knows 
 stepped.
 """
 
-import contextvars
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -257,7 +256,7 @@ class Run(Nesting):
 
     async def _go(self, start: Event | None) -> None:
         """A task group while anything runs; between rests only an event to wake by."""
-        self._context = contextvars.copy_context()
+        self._context = self._backend.context()
         while True:
             task_group = anyio.create_task_group()
             try:

@@ -15,7 +15,20 @@ import anyio.lowlevel
 import pytest
 from loops import Sleeper, awaited, loop
 
-from flowkit import Context, Event, Handler, Resource, StartEvent, StopEvent, Workflow, WorkflowCancelled, step
+from flowkit import (
+    Context,
+    Event,
+    Handler,
+    MemoryStore,
+    Resource,
+    StartEvent,
+    StopEvent,
+    WaitTimedOut,
+    Workflow,
+    WorkflowCancelled,
+    step,
+)
+from flowkit.retry_policy import ConstantDelayRetryPolicy
 from flowkit.testing.virtual_time import VirtualLoop, run_virtual
 
 
@@ -209,3 +222,53 @@ async def test_runs_go_on_while_another_thread_imports_trio(
         pytest.skip("it has been imported")
     monkeypatch.setitem(sys.modules, "trio", types.ModuleType("trio"))  # as it is until the import is through
     assert await Sleeper().run() == "slept"
+
+
+# -------------------------------------------------------------------------------------------------- asyncio by itself
+
+
+class Answered(Event):
+    pass
+
+
+class Waiting(Workflow):
+    """Sets timers, starts tasks and runs another workflow, all from what a commit lets go."""
+
+    @step
+    async def begin(self, ev: StartEvent) -> list[Item]:
+        return [Item(), Item()]
+
+    @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=1, delay=1), num_workers=2)
+    async def fail_once(self, ctx: Context, ev: Item, child: Sleeper) -> Answered:
+        if not ctx.retry_info().attempts:
+            raise OSError
+        await child.run()
+        with pytest.raises(WaitTimedOut):
+            await ctx.wait_for_event(Payment, timeout=1)
+        return Answered()
+
+    @step
+    async def end(self, evs: list[Answered]) -> StopEvent:
+        return StopEvent(result=len(evs))
+
+
+class Payment(Event):
+    pass
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_stored_run_needs_nothing_of_anyio_run(inline: bool) -> None:
+    # `asyncio.run` doesn't tell AnyIO which loop runs, so in a callback of the loop, where no task does, it can't know.
+    store = MemoryStore()
+    store.inline = inline
+
+    async def main() -> Any:
+        flow = Waiting()
+        flow.add_workflows(child=Sleeper())
+        handler = flow.run(store=store, run_id="one")
+        assert [type(event) async for event in handler.stream_events()] == [StopEvent] * 3
+        return await handler
+
+    virtual = VirtualLoop(time.perf_counter)
+    with asyncio.Runner(loop_factory=lambda: virtual) as runner:
+        assert runner.run(main()) == 2
