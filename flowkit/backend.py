@@ -114,8 +114,8 @@ def watch_this_task() -> Callable[[], bool]:
 
 _strong: set["asyncio.Task[None]"] = set()
 
-# Where there is a sniffio, AnyIO asks it which loop runs, and in a callback, where no task does, it knows only if it has
-# been told: by `anyio.run`, not by `asyncio.run`.
+# Where there is a sniffio, AnyIO asks it which loop runs, and in a callback, where no task does, it knows only if it
+# has been told: by `anyio.run`, not by `asyncio.run`.
 _library: contextvars.ContextVar[str | None] | None
 try:
     from sniffio import current_async_library_cvar as _library

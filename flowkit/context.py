@@ -315,18 +315,17 @@ class Context(Generic[S]):
         """Random numbers that are drawn anew in each run, and are the same each time this step works on this event: in
         every attempt, after every restart, and whenever a simulation is replayed. Not for secrets.
         """
-        try:
-            return self._random
-        except AttributeError:
-            pass
+        drawn: Random | None = getattr(self, "_random", None)  # set when it is first asked for
+        if drawn is not None:
+            return drawn
         if self._run is None:
             seed = outside.current().new_id()
         elif self._invocation is None:
             seed = self._run.run_id
         else:
             seed = self._run.idempotency_key(self._invocation)
-        self._random = Random(seed)
-        return self._random
+        drawn = self._random = Random(seed)
+        return drawn
 
     def uuid(self) -> UUID:
         """An id made of the next of `random`'s numbers, so it is the same in every attempt. Not for secrets."""

@@ -9,9 +9,18 @@ if TYPE_CHECKING:
 __all__ = ["check_store", "run_virtual", "virtual_backend"]
 
 _LATER = {
+    "Blocked": "problems",
     "Counterexample": "counterexample",
+    "Livelock": "problems",
+    "LiveRun": "live",
+    "OutsideWorld": "problems",
     "Run": "run",
     "TestingError": "problems",
+    "WorkflowMachine": "stateful",
+    "WrongToken": "problems",
+    "assert_cancels_cleanly": "oracles",
+    "assert_checkpoint_equivalence": "oracles",
+    "assert_schedule_independent": "oracles",
     "effect": "world",
     "explore": "explore",
     "faults": "faults",

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import WrongCall, shown
-from flowkit.events import StartEvent
+from flowkit.events import Event
 from flowkit.testing.counterexample import Counterexample
 from flowkit.testing.faults import Faults
 from flowkit.testing.problems import TestingError
@@ -202,7 +202,7 @@ def explore(
                     late=isinstance(start, st.SearchStrategy),
                 )
                 verdict = functools.partial(_verdict, _asking(function, fixtures), check == "all", simulation)
-                options = {"bound": defaults.bound if defaults.bound is not None else bound, "disturb": disturb}
+                options: dict[str, Any] = {"bound": defaults.bound if defaults.bound is not None else bound, "disturb": disturb}
                 with simulation.opened():
                     if isinstance(start, st.SearchStrategy):
                         _drawn(simulation, start, verdict, limit, examples, options)
@@ -262,7 +262,7 @@ def _asking(function: Callable[..., object], fixtures: dict[str, Any]) -> Proper
     """The property, with or without ``start``."""
     takes_start = "start" in inspect.signature(function).parameters
 
-    def ask(run: Run, start: StartEvent) -> object:
+    def ask(run: Run, start: Event) -> object:
         __tracebackhide__ = True
         return function(run, start, **fixtures) if takes_start else function(run, **fixtures)
 

@@ -151,6 +151,11 @@ class Simulation:
                 random.setstate(before)
                 logger.removeFilter(mute)
 
+    def watching(self, scheduler: Scheduler) -> contextlib.AbstractContextManager[None]:
+        """Watch what runs in here, so that it doesn't block. Only inside `opened`."""
+        assert self._watching is not None
+        return self._watching(scheduler)
+
     # ------------------------------------------------------------------------------------------------------ one run
 
     def run(self, scenario: Scenario, scheduler: Scheduler | None = None) -> Verdict:
@@ -159,7 +164,6 @@ class Simulation:
         Raises:
             TestingError: the simulation can't do what the workflow asked of it.
         """
-        assert self._watching is not None
         scheduler = Scheduler(scenario.make_policy()) if scheduler is None else scheduler
         world = World(scenario, scheduler, self.errors, SimulatedRun)
         run = Run(scenario, self.backend)
@@ -167,7 +171,7 @@ class Simulation:
         random.seed(0)
         token = outside.around.set(world)
         try:
-            with self._watching(scheduler), simulating():
+            with self.watching(scheduler), simulating():
                 now, crashes = 0.0, list(scenario.crashes)
                 while True:
                     now = self._live(verdict, now, crashes.pop(0) if crashes else None)
@@ -373,7 +377,7 @@ def _maker(flow: Any, call: str) -> Callable[[], Workflow]:
     raise WrongCall(call, f"takes a workflow as flow, but got {shown(flow)}", cure)
 
 
-def start_of(kind: type[StartEvent], given: Any, call: str) -> StartEvent:
+def start_of(kind: type[Event], given: Any, call: str) -> Event:
     """The start event that was given, or the one of these fields."""
     if isinstance(given, kind):
         return given

@@ -219,9 +219,9 @@ class SimulatedStore(Store):
             error = StoreError("the store", "the disk is full, in this simulation", "make room", "full")
             world.injected.append(error)
             raise error
+        stored: list[bool] = []
         try:
             world.point(f"before a write of {records} records")
-            stored: list[bool] = []
             for number, write in enumerate(writes):
                 if number:
                     world.point(f"inside a write of {len(writes)} runs, after {number}")
