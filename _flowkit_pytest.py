@@ -6,6 +6,7 @@ functions, when an option is given or a fixture is used. Hypothesis' plugin does
 """
 
 import argparse
+import gc
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -190,6 +191,11 @@ class _EveryTest:
     @pytest.fixture(autouse=True)
     def flowkit_leaks_in_every_test(self, flowkit_leaks: None) -> None:
         pass
+
+    def pytest_unconfigure(self) -> None:
+        """Have nothing finalised on exit that pytest let go too late (errors that it had logged): nobody can tell then
+        whose it is, and it would have its say after the summary."""
+        gc.freeze()
 
 
 def _have_called_by(caller: Callable[..., Awaitable[Any]], item: Any) -> None:
