@@ -100,7 +100,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         timers = self._timers
         while timers and timers[0][2].cancelled():
             heapq.heappop(timers)
-        if not timers or timers[0][0] > self.until:
+        if not timers or timers[0][0] > self.until or timers[0][0] == inf:  # anyio.sleep_forever() is a timer
             return False
         if timers[0][0] > self.now:
             self.now = timers[0][0]

@@ -136,21 +136,25 @@ class Kernel(ABC):
         """The main task, where it hasn't ended."""
 
 
-CLOSING = 10
-"""How often a dropped coroutine that awaits something in its clean-up is closed once more."""
+class Dropped(BaseException):
+    """Thrown into what is still there when its process ends."""
+
+
+DROPPING = 10
+"""How often it is thrown into a coroutine that awaits something in its clean-up."""
 
 
 def drop(coro: Any) -> None:
-    """Close a suspended coroutine, whatever it does about it.
+    """End a suspended coroutine, whatever it does about it.
 
     Left to the garbage collector its clean-ups would run some time later, in the middle of another process, and what
-    they raise would be reported there.
+    they raise would be reported there. (``close()`` isn't enough: a coroutine that awaits something in its clean-up
+    would survive it, out of reach, if another awaits it.)
     """
-    for _ in range(CLOSING):
+    for _ in range(DROPPING):
         try:
-            coro.close()
+            coro.throw(Dropped())
         except KeyboardInterrupt:
             raise
-        except BaseException:  # noqa: BLE001 - "coroutine ignored GeneratorExit", or whatever its clean-ups raise
-            continue
-        return
+        except BaseException:  # noqa: BLE001 - it has ended
+            return
