@@ -25,6 +25,10 @@ class PlainRun:
     _result: Any = None
 
     @property
+    def has_result(self) -> bool:
+        return self.error is None
+
+    @property
     def result(self) -> Any:
         if self.error is not None:
             raise self.error
