@@ -2,7 +2,7 @@
 (test_corpus.py).
 
 Each passes when it is simply run: none failed in any of 300 runs on plain asyncio and 300 on plain trio
-(plain_runs.py), but for `Tally`, whose threads are the operating system's (73 and 92 of 100). The bug needs a schedule,
+(plain_runs.py), but for `Tally`, whose threads are the operating system's (161 and 264). The bug needs a schedule,
 a fault, a cancellation, a crash or a delay that a plain run doesn't give. That is why the steps take so unequally long:
 asyncio runs tasks in turn, trio a batch of them in either order, so that on both of them who has six round trips to
 make is never before who has one. A real network keeps no such order.
