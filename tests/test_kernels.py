@@ -512,6 +512,28 @@ def test_errors_are_main_s(backend: str) -> None:
 
 
 @each_backend
+def test_an_interrupt_stops_everything(backend: str) -> None:
+    """Ctrl-C, wherever it comes, is no error of some task."""
+
+    async def stop() -> None:
+        await anyio.sleep(1)
+        raise KeyboardInterrupt
+
+    async def in_a_group() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop)
+            group.start_soon(anyio.sleep_forever)
+
+    async def elsewhere() -> None:
+        spawn(backend, stop)
+        await anyio.sleep_forever()
+
+    for main in (stop, in_a_group, elsewhere):
+        with kernel(backend) as process, pytest.raises(KeyboardInterrupt):
+            process.run(main)
+
+
+@each_backend
 def test_a_deadlock_names_who_waits_where(backend: str) -> None:
     cleaned: list[str] = []
 
@@ -695,6 +717,53 @@ def test_what_is_dropped_is_dropped_at_once(backend: str) -> None:
     del process
     gc.collect()
     assert sorted(seen) == ["a", "b"]
+
+
+@each_backend
+def test_who_comes_too_late_hears_of_it(backend: str) -> None:
+    async def main() -> Any:
+        if backend == "asyncio":
+            return asyncio.get_running_loop().call_soon_threadsafe
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+
+    with kernel(backend) as process:
+        call = process.run(main)
+        call(len, "in time")
+    with pytest.raises(RuntimeError):
+        call(len, "too late")
+
+
+def test_cancelling_a_task_of_asyncio_is_no_step_of_it() -> None:
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(wait())
+        await asyncio.sleep(1)
+        loop.call_soon(task.cancel)
+        await asyncio.wait([task])
+        order.extend(process.scheduler.order)
+
+    order: list[int] = []
+    with kernel("asyncio") as process:
+        process.run(main)
+    assert order == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_an_eager_task_of_asyncio_has_a_number() -> None:
+    async def child() -> Any:
+        return process.current()
+
+    async def main() -> Any:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        return await asyncio.create_task(child())
+
+    with kernel("asyncio") as process:
+        assert process.run(main)[0] == 1
 
 
 @each_backend

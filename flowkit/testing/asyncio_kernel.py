@@ -67,7 +67,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     ) -> events.Handle:
         handle = events.Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
-        if isinstance(task, asyncio.Task):
+        if isinstance(task, asyncio.Task) and getattr(callback, "__name__", "") != "cancel":
             number = self.numbers.get(task)
             if number is None:
                 number = self.numbers[task] = self.scheduler.number()
@@ -76,15 +76,24 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self._callbacks.append(handle)
         return handle
 
-    # Threads of the simulation run by turns with the loop (threads.py).
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> events.Handle:
+        """The same: threads of the simulation run by turns with the loop (threads.py).
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        self._check_closed()  # type: ignore[attr-defined]
+        return self.call_soon(callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         handle = events.TimerHandle(when, callback, args, self, context)
-        self._timers_set += 1
-        heapq.heappush(self._timers, (when, self._timers_set, handle))
+        if when != inf:  # else it is never due, and must not keep a loop that is at rest alive
+            self._timers_set += 1
+            heapq.heappush(self._timers, (when, self._timers_set, handle))
         return handle
 
     def call_later(  # type: ignore[override]
@@ -246,7 +255,12 @@ class AsyncioKernel(Kernel):
 
     def current(self) -> "tuple[int, Any] | None":
         task = asyncio.current_task(self._loop)
-        return None if task is None else (self._loop.numbers[task], task.get_coro())
+        if task is None:
+            return None
+        number = self._loop.numbers.get(task)
+        if number is None:  # it is eager: it runs before it has been ready
+            number = self._loop.numbers[task] = self.scheduler.number()
+        return number, task.get_coro()
 
     def close(self) -> None:
         loop, main = self._loop, self._main

@@ -430,6 +430,10 @@ class TrioKernel(Kernel):
             return
         self._outcome = self._runner.main_task_outcome
         crashes: list[BaseException] = self._runner.system_nursery._pending_excs
+        errors = [*crashes, self._outcome.error] if isinstance(self._outcome, outcome.Error) else crashes
+        interrupts = BaseExceptionGroup("main and system tasks", errors).subgroup(KeyboardInterrupt) if errors else None
+        if interrupts is not None:
+            raise KeyboardInterrupt from interrupts  # else nobody stops whose step was interrupted
         if crashes:
             self.unhandled.extend(f"Exception in a system task: {type(error).__name__}: {error}" for error in crashes)
             crash = trio.TrioInternalError("a system task has crashed")
