@@ -799,6 +799,22 @@ def test_a_process_that_never_began(backend: str) -> None:
 
 
 @each_backend
+def test_a_process_that_is_left_behind_harms_no_other(backend: str) -> None:
+    async def main() -> list[float]:
+        left.clear()
+        gc.collect()
+        return await clicking()
+
+    left = [kernel_type(backend)(Scheduler(Fifo()))]
+    left[0].start(clicking)
+    left[0].go_on(1)
+    if backend == "asyncio":
+        left[0].close()
+    assert simulate(backend, main) == [1, 2, 3]
+    assert nothing_runs()
+
+
+@each_backend
 def test_nothing_is_kept_of_runs(backend: str) -> None:
     simulate(backend, busy)
     before = census()
@@ -1040,3 +1056,27 @@ def test_trio_s_own_loops_are_as_they_were() -> None:
             return await trio.to_thread.run_sync(sorted, [2, 1])
 
     assert trio.run(main) == [1, 2]
+
+
+@pytest.mark.skipif("trio" not in BACKENDS, reason="trio is not installed")
+def test_trio_s_instruments_play() -> None:
+    import trio
+
+    class Counts(trio.abc.Instrument):
+        steps = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.steps += 1
+
+    async def main() -> tuple[int, int]:
+        counts = Counts()
+        with pytest.raises(KeyError):
+            trio.lowlevel.remove_instrument(counts)
+        trio.lowlevel.add_instrument(counts)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(counts)
+        await trio.lowlevel.checkpoint()
+        return counts.steps, trio.lowlevel.current_statistics().tasks_runnable
+
+    assert simulate("trio", main) == (3, 0)

@@ -323,8 +323,8 @@ class TrioKernel(Kernel):
     backend = "trio"
 
     def __init__(self, scheduler: Scheduler, now: float = 0.0) -> None:
-        super().__init__(scheduler, now)
         self._clock = _Clock(now)
+        super().__init__(scheduler, now)
         self._calls: deque[tuple[Context, Callable[[], None]]] = deque()
         self._runner: Any = None
         self._queue: _Queue | None = None
@@ -332,8 +332,20 @@ class TrioKernel(Kernel):
         self._hooks: Any = (None, None)
         self._outcome: Any = None
 
+    def __del__(self) -> None:
+        # trio would take a loop that is left behind apart in the middle of whichever runs then.
+        with contextlib.suppress(Exception):
+            self.close()
+
+    @property
+    def now(self) -> float:
+        return self._clock.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._clock.now = now
+
     def start(self, main: Main) -> None:
-        wakeup = _Wakeup()
         self._runner = runner = _run.Runner(
             clock=self._clock,
             instruments=_NoInstruments(),
@@ -341,7 +353,7 @@ class TrioKernel(Kernel):
             ki_manager=_run.KIManager(),
             strict_exception_groups=True,
             system_context=copy_context(),
-            entry_queue=_run.EntryQueue(wakeup=wakeup),
+            entry_queue=_run.EntryQueue(wakeup=_Wakeup()),
         )
         self._queue = runner.runq = _Queue(self.scheduler, runner)
         before = sys.get_asyncgen_hooks()
@@ -393,7 +405,7 @@ class TrioKernel(Kernel):
                     if deadline > until or deadline == inf:
                         break
                     if deadline > clock.now:
-                        self.now = clock.now = deadline
+                        clock.now = deadline
                         self.scheduler.progress()
                 step(())
                 if queue.problem is not None:
@@ -409,7 +421,7 @@ class TrioKernel(Kernel):
             self._end_of_main()
             return True
         if until != inf:
-            self.now = clock.now = max(until, clock.now)
+            clock.now = max(until, clock.now)
         return False
 
     def _make_calls(self) -> None:
@@ -575,6 +587,6 @@ def _specimen() -> tuple[list[int], float]:
     return kernel.scheduler.order, kernel.now
 
 
+_check()
 _threads.start_thread_soon = _start_thread_soon
 _signals._signal_handler = _signal_handler
-_check()
