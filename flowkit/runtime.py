@@ -62,8 +62,8 @@ from flowkit.storage_errors import (
     UnknownRun,
     WrongWorkflow,
 )
-from flowkit.store import ENDED, STATUSES, NewRun, RunInfo, Status, Store, Write
-from flowkit.tenant import LEASE, Tenant
+from flowkit.store import ENDED, LEASE, STATUSES, NewRun, RunInfo, Status, Store, Write
+from flowkit.tenant import Tenant
 from flowkit.workflow import Workflow, check_wiring, plan_of, records_of, run_hosted
 
 __all__ = ["HistoryEntry", "Runtime", "open_runtime"]

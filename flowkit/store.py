@@ -26,7 +26,7 @@ from typing import Literal
 
 import attrs
 
-__all__ = ["ENDED", "STATUSES", "NewRun", "RunInfo", "Status", "Store", "Write"]
+__all__ = ["ENDED", "LEASE", "STATUSES", "NewRun", "RunInfo", "Status", "Store", "Write"]
 
 Status = Literal["running", "waiting", "finished", "failed", "cancelled", "damaged"]
 STATUSES: tuple[Status, ...] = ("running", "waiting", "finished", "failed", "cancelled", "damaged")
@@ -87,14 +87,20 @@ class Write:
     new: NewRun | None = None
 
 
+LEASE = 30.0
+"""Seconds. Long enough for a process that is busy or swapped out, short enough to wait for after a crash."""
+
+
 class Store(ABC):
     """Where runs are kept. The head of this file says what is expected of one; `check_store` tests it.
 
     ``inline``: whether `commit` is always quick enough to be called from the event loop's thread (``True``), never
-    (``False``), or as measured (``None``).
+    (``False``), or as measured (``None``). ``lease``: seconds that a process keeps the runs which it was given this store
+    for by ``run(store=…)``, after it was last heard of.
     """
 
     inline: bool | None = None
+    lease: float = LEASE
 
     @abstractmethod
     def open(self) -> None:

@@ -16,15 +16,12 @@ from flowkit import outside
 from flowkit.backend import Backend
 from flowkit.process import owner_name
 from flowkit.storage_errors import RunElsewhere
-from flowkit.store import Store
+from flowkit.store import LEASE, Store
 from flowkit.writer import Writer
 
-__all__ = ["LEASE", "Tenant", "tenant_of"]
+__all__ = ["Tenant", "tenant_of"]
 
 logger = logging.getLogger("flowkit")
-
-LEASE = 30.0
-"""Seconds. Long enough for a process that is busy or swapped out, short enough to wait for after a crash."""
 
 
 class Driver(Protocol):
@@ -133,7 +130,7 @@ def tenant_of(store: Store, backend: Backend) -> Tenant:
     shared = _shared(store)
     tenant = shared.get(backend.loop)
     if tenant is None:
-        tenant = shared[backend.loop] = Tenant(store, backend)
+        tenant = shared[backend.loop] = Tenant(store, backend, store.lease)
     return tenant
 
 

@@ -77,7 +77,7 @@ class LiveRun:
 
     def crash_and_resume(self, downtime: float = DOWNTIME) -> None:
         """Have the process die at this very instant, and a new one go on with the run ``downtime`` virtual seconds
-        later (31 by default, when the lease of the old one is over). Does nothing where the run has ended.
+        later. Does nothing where the run has ended.
 
         Raises:
             WrongCall: the run has no store.
@@ -266,5 +266,5 @@ class LiveRun:
         return self._handler
 
     def _forget(self) -> None:
-        if self._handler is not None and self._handler.is_done():
-            _ = self._handler.exception()
+        for run in self._world.runs:
+            run.forget()

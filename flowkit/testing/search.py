@@ -141,8 +141,10 @@ class Search:
         self.simulation.stored = self.simulation.stored or stored
         yield Scenario()
         base = self.base = self.last
-        yield Scenario(policy="fifo")
-        first = yield from self._deviating([(Scenario(), base.world.scheduler.widths)], 1, 0.0)
+        first: list[tuple[Scenario, list[int]]] = []
+        if self._bound:
+            yield Scenario(policy="fifo")
+            first = yield from self._deviating([(Scenario(), base.world.scheduler.widths)], 1, 0.0)
         sites = self._disturb.sites(self.simulation, base)
         for name, scenarios in sites:
             for number, scenario in enumerate(scenarios):
@@ -185,16 +187,21 @@ class Search:
         decisions = max(1, base.world.scheduler.decisions)
         policies: list[PolicyName] = ["pos", "pct", "walk"]
         faults = [fault for scenario in sites for fault in scenario.faults]
-        if not sites and decisions <= 1 and base.world.scheduler.decisions == 0:
-            return  # there is nothing to choose
+        has_choice = bool(self._bound and base.world.scheduler.decisions)
+        if not has_choice and len(sites) < 2:
+            return  # there is nothing more to choose
         while self._left:
-            policy = policies[self.coverage.sampled % 3]
-            scenario = Scenario(policy=policy, seed=draw.getrandbits(32), decisions=decisions)
-            if sites and draw.random() < 0.7:
+            scenario = Scenario()
+            if has_choice:
+                policy = policies[self.coverage.sampled % 3]
+                scenario = Scenario(policy=policy, seed=draw.getrandbits(32), decisions=decisions)
+            if sites and (not has_choice or draw.random() < 0.7):
                 site = draw.choice(sites)
                 several = tuple(draw.choice(faults) for _ in range(draw.randrange(3))) if faults else ()
                 more = _distinct((*site.faults, *several))
-                scenario = attrs.evolve(scenario, cancel=site.cancel, crashes=site.crashes, faults=more)
+                again = draw.choice(sites).crashes
+                crashes = (*site.crashes, *again) if site.crashes and draw.random() < 0.5 else site.crashes
+                scenario = attrs.evolve(scenario, cancel=site.cancel, crashes=crashes, faults=more)
             yield scenario
             self.coverage.sampled += 1
 

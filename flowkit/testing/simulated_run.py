@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
+import attrs
 
 from flowkit import outside
 from flowkit.events import Event
-from flowkit.facts import Command, EventPublished, EventSent, Fact, RunStarted, StartStep, StepReturned
+from flowkit.facts import Command, EventPublished, EventSent, Fact, RunCancelled, RunStarted, StartStep, StepReturned
 from flowkit.launching import chained
 from flowkit.runner import Run
 from flowkit.stations import Station
@@ -31,8 +32,18 @@ class SimulatedRun(Run):
         self._world = world
         noted = functools.partial(_noted, world, named["run_id"])
         super().__init__(*args, **{**named, "keep": chained(noted, named.get("keep"))})
+        world.runs.append(self)
         if self.parent is None:
             world.top = self
+
+    def forget(self) -> None:
+        """The simulation is over: what became of the run is nobody's concern, so its handle reports nothing."""
+        if self.machine.outcome is None:
+            self.machine.receive(RunCancelled(self._now(), "its simulation is over", by_user=True))
+        outcome = self.machine.outcome
+        assert outcome is not None
+        self.machine.outcome = attrs.evolve(outcome, error=None)
+        self.error = self.warnings = None
 
     def show(self, event: Event, origin: Origin | None) -> None:
         super().show(event, origin)

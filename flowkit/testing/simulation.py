@@ -5,12 +5,13 @@ anew (where it can), starts the run, answers its questions, waits for its end, a
 with it apart from any property is in the `Verdict`: all tasks blocked, something left behind, an event changed or never
 taken, an error that nobody asked for.
 
-After a crash the next process begins `DOWNTIME` seconds later, when the lease of the one before is over.
+After a crash the next process begins `DOWNTIME` seconds later.
 """
 
 import contextlib
 import logging
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,12 +19,11 @@ import anyio
 import attrs
 
 from flowkit import outside
-from flowkit.errors import UnhandledEventWarning, WorkflowStalled, WrongCall, shown
+from flowkit.errors import RunFinished, UnhandledEventWarning, WorkflowStalled, WrongCall, shown
 from flowkit.events import Event, InputRequiredEvent, StartEvent
 from flowkit.handler import Handler
 from flowkit.performer import logger
 from flowkit.storage_errors import RunSuspended, StoreError
-from flowkit.tenant import LEASE
 from flowkit.testing.kernel import Alive, Kernel, Stuck
 from flowkit.testing.problems import TestingError
 from flowkit.testing.run import Run
@@ -40,7 +40,7 @@ __all__ = ["Answer", "Flow", "Problem", "Simulation", "Verdict"]
 Flow = "type[Workflow] | Workflow | Callable[[], Workflow]"
 Answer = Callable[[Any], "Event | None"]
 
-DOWNTIME = LEASE + 1
+DOWNTIME = 1.0
 """Virtual seconds between a crash and the next process."""
 
 TRIES = 3
@@ -187,6 +187,8 @@ class Simulation:
         if world.top is not None:
             run.state = world.top.machine.state.root
         verdict.problem = verdict.problem or self._judged(verdict)
+        for one in world.runs:
+            one.forget()
         return verdict
 
     def _live(self, verdict: Verdict, now: float, crash_at: int | None) -> float:
@@ -215,7 +217,8 @@ class Simulation:
             if not world.dead:
                 raise
         if world.dead:
-            process.forget()
+            for one in world.runs:
+                one.forget()
         left = [] if world.dead or verdict.problem is not None else kernel.alive()
         kernel.close()
         if left:
@@ -232,6 +235,8 @@ class Simulation:
         changed = world.sent.changed()
         if changed:
             return Problem("changed-event", f"{shown(changed[0], 300)} isn't what it was when it was sent")
+        if world.logged:
+            return Problem("unhandled", "\n".join(world.logged))
         for warning in run.warnings:
             kind = "lost-event" if isinstance(warning, UnhandledEventWarning) else "warning"
             return Problem(kind, str(warning))
@@ -284,11 +289,6 @@ class _Process:
         if self._all is not None:
             self._kernel.call(self._all.cancel)
 
-    def forget(self) -> None:
-        """What became of the run in a process that has crashed is nobody's concern."""
-        if self._handler is not None and self._handler.is_done():
-            _ = self._handler.exception()
-
     def cancel(self) -> None:
         """Cancel the run, as its scenario says."""
         cancel = self._verdict.run.scenario.cancel
@@ -315,7 +315,7 @@ class _Process:
                 await self._go(workflow)
                 if simulation.again and verdict.run.cancelled:
                     verdict.again = Run(verdict.run.scenario, simulation.backend)
-                    await _finish(verdict.again, workflow.run(start_event=simulation.start))
+                    await self._take_part(verdict.again, workflow.run(start_event=simulation.start))
             finally:
                 if not simulation.is_shared:
                     await workflow.aclose()
@@ -330,10 +330,7 @@ class _Process:
                 kept = {"store": SimulatedStore(verdict.world), "run_id": RUN_ID}
             with anyio.CancelScope() as self._scope:
                 handler = self._handler = workflow.run(start_event=simulation.start, **kept)
-                if simulation.answer is None:
-                    await _finish(run, handler)
-                else:
-                    await self._answer(run, handler, simulation.answer)
+                await self._take_part(run, handler)
             self._scope = None
             if self._all is not None and self._all.cancel_called:
                 return
@@ -344,14 +341,19 @@ class _Process:
             if not failed or attempt == TRIES - 1:
                 return
 
-    async def _answer(self, run: Run, handler: Handler, answer: Answer) -> None:
+    async def _take_part(self, run: Run, handler: Handler) -> None:
         """Answer the run's questions until it ends."""
+        answer = self._simulation.answer
+        if answer is None:
+            await _finish(run, handler)
+            return
         with contextlib.suppress(RunSuspended):
             async with handler:
                 events = handler.stream_events()
                 async for event in events:
                     if isinstance(event, InputRequiredEvent) and (reply := answer(event)) is not None:
-                        handler.send_event(reply, to=events.origin)
+                        with contextlib.suppress(RunFinished, WrongCall):  # it came too late, as answers may
+                            handler.send_event(reply, to=events.origin)
                 await _finish(run, handler)
 
 
@@ -408,8 +410,17 @@ def _told(tasks: list[Alive], world: World) -> Iterator[str]:
 
 
 class _Mute(logging.Filter):
-    """What a simulated process logs after it has crashed is nobody's concern."""
+    """Has errors that are logged in a simulated process be findings. What one logs after it has crashed, or when what is
+    left of it is collected, is nobody's concern."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
 
     def filter(self, record: logging.LogRecord) -> bool:
         world = outside.current()
-        return not (isinstance(world, World) and world.dead)
+        if isinstance(world, World):
+            if not world.dead and record.levelno >= logging.ERROR:
+                world.logged.append(record.getMessage())
+            return False
+        return record.thread != self._thread

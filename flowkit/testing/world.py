@@ -13,6 +13,7 @@ right before and after each effect. They are counted from the process' begin.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from typing import Any
 
 from flowkit import outside
@@ -49,6 +50,8 @@ class World(outside.Outside):
         self.scheduler = scheduler
         self.kernel: Kernel | None = None
         self.content = MemoryStore()
+        self.runs: list[Any] = []
+        """Every run that was made, nested ones, too."""
         self.top: Any = None
         """The latest run that isn't nested in another."""
         self.problem: TestingError | None = None
@@ -63,6 +66,8 @@ class World(outside.Outside):
         self.effects: list[Any] = []
         self.writes: list[int] = []
         self.warnings: list[Warning] = []
+        self.logged: list[str] = []
+        """Errors that flowkit could only log."""
         self.keys: set[str] = set()
         """The idempotency keys that steps have asked for."""
         self.points: list[str] = []
@@ -116,6 +121,8 @@ class World(outside.Outside):
 
     def begin(self, kernel: Kernel, crash_at: int | None, cut: Callable[[], None]) -> None:
         """A process begins; ``cut`` ends it."""
+        for owner in self.content.owners():
+            self.content.leave(owner)  # it is known that its process is gone
         self.kernel = kernel
         self.lives += 1
         self.dead = False
@@ -193,6 +200,7 @@ class SimulatedStore(Store):
     """The store of one process: the world's content, while the process lives."""
 
     inline = True
+    lease = inf  # so no beat of it keeps time moving; the world ends it after a crash
 
     def __init__(self, world: World) -> None:
         self._world = world
