@@ -182,6 +182,10 @@ def type_name(annotation: Any) -> str:
         return "None"
     if isinstance(annotation, Resource):
         return f"Resource({annotation.name})"
+    if annotation is ...:
+        return "..."
+    if isinstance(annotation, list):  # the parameters of a Callable
+        return f"[{', '.join(map(type_name, typing.cast(Any, annotation)))}]"
     arguments, origin = get_args(annotation), get_origin(annotation)
     if origin is typing.Annotated:
         return f"Annotated[{', '.join(map(type_name, arguments))}]"

@@ -92,6 +92,13 @@ LAYERS = {
         testing.threads
         testing.asyncio_kernel
         testing.trio_kernel
+        testing.validators
+        testing.parameters
+        testing.plain_values
+        testing.registered
+        testing.refusals
+        testing.strategy_maker
+        testing.strategies
         testing.store_cases
         testing.store_check
         testing.left_behind

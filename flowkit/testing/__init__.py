@@ -4,15 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowkit.testing.store_check import check_store
+    from flowkit.testing.strategies import NoStrategy, events
     from flowkit.testing.virtual_time import run_virtual, virtual_backend
 
-__all__ = ["check_store", "run_virtual", "virtual_backend"]
+__all__ = ["NoStrategy", "check_store", "events", "run_virtual", "virtual_backend"]
 
 _LATER = {
     "Blocked": "problems",
     "Counterexample": "counterexample",
     "Livelock": "problems",
     "LiveRun": "live",
+    "NoStrategy": "strategies",
     "OutsideWorld": "problems",
     "Run": "run",
     "TestingError": "problems",
@@ -22,6 +24,7 @@ _LATER = {
     "assert_checkpoint_equivalence": "oracles",
     "assert_schedule_independent": "oracles",
     "effect": "world",
+    "events": "strategies",
     "explore": "explore",
     "faults": "faults",
     "simulate": "explore",

@@ -17,18 +17,23 @@ from typing import Any, cast, get_args, get_origin
 import attrs
 
 from flowkit import hints
+from flowkit.events import Event
 
 __all__ = [
-    "DRAWN",
     "LEFT_OUT",
     "MISSING",
+    "Made",
     "Parameter",
+    "alias_value",
     "bare",
     "bindings",
     "classes_around",
     "converter_input",
+    "has_parameters",
+    "is_event",
     "items_of",
     "parameters_of",
+    "repeats",
     "subclasses_of",
 ]
 
@@ -48,8 +53,13 @@ MISSING: Any = _Mark("<missing>")
 """Stands for the default of a parameter that has none."""
 LEFT_OUT: Any = _Mark("<left out>")
 """Stands for a default that only the constructor can make, if the parameter is left out."""
-DRAWN: Any = _Mark("<drawn>")
-"""Stands for a default that would be another each time, so that no example could be repeated."""
+
+
+@attrs.frozen
+class Made:
+    """Stands for a default that a factory makes."""
+
+    factory: Any
 
 
 @attrs.frozen
@@ -68,6 +78,25 @@ class Parameter:
 def bare(kind: Any) -> Any:
     """The class of ``Box[int]``; a class itself."""
     return get_origin(kind) or kind
+
+
+def is_event(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Event)
+
+
+def has_parameters(kind: Any) -> bool:
+    """Whether this is a class whose constructor takes what its fields hold."""
+    return attrs.has(kind) or dataclasses.is_dataclass(kind) or hasattr(kind, "_field_defaults")  # a named tuple
+
+
+def alias_value(annotation: Any) -> Any:
+    """What a `NewType` or a type alias means; anything else means itself."""
+    if isinstance(annotation, typing.NewType):
+        return annotation.__supertype__
+    origin: Any = bare(annotation)
+    if type(origin).__name__ == "TypeAliasType":
+        return filled(origin.__value__, dict(zip(origin.__type_params__, get_args(annotation), strict=False)))
+    return annotation
 
 
 def classes_around(frame: FrameType | None) -> dict[str, Any]:
@@ -100,7 +129,8 @@ def bindings(kind: Any) -> dict[Any, dict[Any, Any]]:
         found[origin] = dict(zip(_type_variables(origin), get_args(kind), strict=False))
         bases: Any = cast(Any, vars(origin)).get("__orig_bases__", origin.__bases__)
         for base in bases:
-            visit(_filled(base, found[origin]))
+            if bare(base) not in (typing.Generic, typing.Protocol):
+                visit(filled(base, found[origin]))
 
     visit(kind)
     return found
@@ -110,7 +140,7 @@ def _type_variables(kind: Any) -> tuple[Any, ...]:
     return getattr(kind, "__parameters__", ())
 
 
-def _filled(annotation: Any, given: Mapping[Any, Any]) -> Any:
+def filled(annotation: Any, given: Mapping[Any, Any]) -> Any:
     """The annotation with type variables replaced by what is given for them."""
     if not given or isinstance(annotation, type):
         return annotation
@@ -171,9 +201,10 @@ class _Reader:
         if module is None:
             module = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
         variables = {one.__name__: one for one in _type_variables(owner)}
-        inner = {name: value for name, value in dict(vars(owner)).items() if isinstance(value, type)}
+        inside: dict[str, Any] = dict(cast(Any, vars(owner)))
+        inner = {name: value for name, value in inside.items() if isinstance(value, type)}
         names = {**self.around, **variables, owner.__name__: owner, **inner}
-        return _filled(hints.resolve(annotation, module, names), self.bound.get(owner, {}))
+        return filled(hints.resolve(annotation, module, names), self.bound.get(owner, {}))
 
     def of_attrs(self) -> Iterator[Parameter]:
         for field in attrs.fields(self.origin):
@@ -218,7 +249,7 @@ class _Reader:
             if default is inspect.Parameter.empty:
                 default = MISSING
             elif field is not None and field.default_factory is not dataclasses.MISSING:
-                default = _made_default(field.default_factory)
+                default = Made(field.default_factory)
             is_hashed = field is None or (field.compare if field.hash is None else field.hash)
             yield Parameter(name, name, annotation, written, default, fields.get(name), is_hashed)
 
@@ -231,17 +262,18 @@ def parameters_of(kind: Any, around: Names) -> list[Parameter]:
     return list(reader.of_attrs() if attrs.has(reader.origin) and not own_init else reader.of_signature())
 
 
-def items_of(kind: Any, around: Names) -> Iterator[tuple[str, Any, Any, bool]]:
-    """Key, type, annotation as it was written, and whether it is required, of each item of a `typing.TypedDict`."""
+def items_of(kind: Any, around: Names) -> Iterator[Parameter]:
+    """The items of a `typing.TypedDict`."""
     reader = _Reader(kind, around)
     for key, written in inspect.get_annotations(reader.origin).items():
-        annotation = reader.read(getattr(written, "__forward_arg__", written), reader.origin)
+        annotation = reader.read(written, reader.origin)
         required = key in reader.origin.__required_keys__
         # In a module that postpones annotations, the class hasn't seen these.
         while get_origin(annotation) in (typing.Required, typing.NotRequired):
             required = get_origin(annotation) is typing.Required
             annotation = get_args(annotation)[0]
-        yield key, annotation, getattr(written, "__forward_arg__", written), required
+        written = getattr(written, "__forward_arg__", written)
+        yield Parameter(key, key, annotation, written, MISSING if required else LEFT_OUT)
 
 
 def _default_of(default: Any) -> Any:
@@ -249,21 +281,17 @@ def _default_of(default: Any) -> Any:
         return MISSING
     if not isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return default
-    return LEFT_OUT if default.takes_self else _made_default(default.factory)
+    return LEFT_OUT if default.takes_self else Made(default.factory)
 
 
-def _made_default(factory: Any) -> Any:
-    """`LEFT_OUT` where a factory gives the same each time, as far as two calls show; `DRAWN` where it doesn't.
-
-    A moment or a float is taken for a clock's, which may show the same twice.
-    """
+def repeats(factory: Any) -> bool:
+    """Whether a factory makes the same each time. What looks like a clock's may be the same twice, and not always."""
     try:
         first = factory()
         same = bool(first == factory())
-    except Exception:  # noqa: BLE001 - it is the author's; where it always fails, so does each event that leaves it out
-        return DRAWN
-    clock = isinstance(first, float) or hints.kind_of(first).__module__ == "datetime"
-    return LEFT_OUT if same and not clock else DRAWN
+    except Exception:  # noqa: BLE001 - the author's code
+        return False
+    return same and not isinstance(first, float) and hints.kind_of(first).__module__ != "datetime"
 
 
 def converter_input(converter: Any, around: Names) -> Any:
@@ -277,7 +305,7 @@ def converter_input(converter: Any, around: Names) -> Any:
         return hints.UNRESOLVED
     if not parameters or parameters[0].annotation is inspect.Parameter.empty:
         return hints.UNRESOLVED
-    made = inspect.unwrap(function.__init__ if isinstance(function, type) else function)
+    made: Any = inspect.unwrap(cast(Any, function).__init__ if isinstance(function, type) else function)
     module = getattr(made, "__globals__", {})
     annotation = hints.resolve(parameters[0].annotation, module, around)
     return hints.UNRESOLVED if annotation in (Any, object) or isinstance(annotation, typing.TypeVar) else annotation

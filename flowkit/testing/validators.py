@@ -17,6 +17,9 @@ from typing import Any, cast
 import attrs
 from attrs import validators
 
+from flowkit.errors import shown
+from flowkit.hints import kind_of, members
+
 __all__ = ["NOTHING_ASKED", "Between", "Checks", "Validator", "checks_of"]
 
 # Any is the value's type, which is what a validator is there to find out.
@@ -25,8 +28,8 @@ Validator = Callable[[Any, Any, Any], Any]
 
 def _made_by(name: str, *args: Any) -> type[Any]:
     """The class of the validators that this function of attrs makes; where there is no such function, of none."""
-    make = getattr(validators, name, None)
-    return type(make(*args)) if make is not None else _Peeked
+    make: Any = getattr(validators, name, None)
+    return kind_of(make(*args)) if make is not None else _Peeked
 
 
 class _Peeked(BaseException):
@@ -55,8 +58,7 @@ _SIMPLE = (_IN, _INSTANCE, _NUMBER, _MATCHES, _CALLABLE, _MIN_LEN, _MAX_LEN)
 
 def _made_of(validator: Any) -> dict[str, Any]:
     """The arguments that one of attrs' validators was made of."""
-    kind: Any = type(validator)
-    return {field.alias or field.name: getattr(validator, field.name) for field in attrs.fields(kind)}
+    return {field.alias or field.name: getattr(validator, field.name) for field in attrs.fields(kind_of(validator))}
 
 
 @attrs.frozen
@@ -99,6 +101,13 @@ class Checks:
 
     def __bool__(self) -> bool:
         return bool(self.left)
+
+    def __str__(self) -> str:
+        names = [getattr(one, "__name__", None) or shown(one) for one in self.left]
+        return f"its {'validator' if len(names) == 1 else 'validators'} {' and '.join(names)}"
+
+    def copy(self) -> "Checks":
+        return Checks(self.left, self.field)
 
     def allow(self, value: Any) -> bool:
         """Whether what is left allows this value, as far as can be told without the other fields."""
@@ -168,9 +177,9 @@ class Checks:
         for validator in self.left:
             if isinstance(validator, _IN):
                 # `options` is in an order that depends on the hashes of this process if a set was given.
-                given = _made_of(validator)["original_options"]
+                given: Any = _made_of(validator)["original_options"]
                 with contextlib.suppress(TypeError):  # nothing to iterate over: what has only a __contains__
-                    return sorted(given, key=repr) if isinstance(given, set | frozenset) else list(given)
+                    return sorted(given, key=repr) if kind_of(given) in (set, frozenset) else list(given)
         return None
 
     def kinds(self) -> tuple[Any, ...] | None:
@@ -178,7 +187,8 @@ class Checks:
         for validator in self.left:
             if isinstance(validator, _INSTANCE):
                 kind: Any = _made_of(validator)["type"]
-                return cast("tuple[Any, ...]", kind) if isinstance(kind, tuple) else (kind,)
+                kinds: Any = cast(Any, kind) if isinstance(kind, tuple) else (kind,)
+                return tuple(member for one in kinds for member in members(one))
         return None
 
     def has(self, kind: type[Any]) -> None:
@@ -213,7 +223,7 @@ def _is_foreign(validator: Any) -> bool:
     parts = [*_made_of(validator).values()]
     inner: list[Any] = []
     for part in parts:
-        inner += cast("tuple[Any, ...]", part) if isinstance(part, tuple) else [part]
+        inner += cast(Any, part) if isinstance(part, tuple) else [part]
     return any(_is_foreign(one) for one in inner if callable(one) and not isinstance(one, type))
 
 
@@ -221,6 +231,6 @@ NOTHING_ASKED = Checks((), None)
 """Of a value that has no validators."""
 
 
-def checks_of(validator: Validator | None, field: Any) -> Checks:
-    """The checks of a field."""
-    return NOTHING_ASKED if validator is None else Checks([validator], field)
+def checks_of(field: Any) -> Checks:
+    """The checks of one of attrs' fields, or of what is none."""
+    return NOTHING_ASKED if field is None or field.validator is None else Checks([field.validator], field)

@@ -1,0 +1,725 @@
+"""`testing.events`: of each shape of event the right values, all of them, and the simplest last."""
+
+import abc
+import enum
+import gc
+import itertools
+import math
+import re
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import InitVar, dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Number
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    Self,
+    TypedDict,
+    TypeVar,
+    Union,
+)
+from uuid import UUID, uuid4
+
+import attrs
+import postponed_shapes
+import pytest
+from attrs import validators as v
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+
+from flowkit import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
+from flowkit.serialization import Codec
+from flowkit.testing.registered import FROM_THE_START, Registered
+from flowkit.testing.strategies import NoStrategy, events
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+N = TypeVar("N", int, str)
+
+
+def drawn(strategy: st.SearchStrategy[Any], count: int = 100) -> list[Any]:
+    """What a test is given, always the same; Hypothesis' own health checks are on."""
+    examples: list[Any] = []
+
+    @settings(max_examples=count, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
+    @given(strategy)
+    def collect(example: Any) -> None:
+        examples.append(example)
+
+    collect()
+    return examples
+
+
+def simplest(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool] = lambda event: True) -> Any:
+    phases = [Phase.generate, Phase.shrink]
+    quick = settings(max_examples=1000, derandomize=True, database=None, phases=phases, deadline=None)
+    return find(strategy, condition, settings=quick)
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+@attrs.frozen
+class Shape:
+    """What is expected of the events of one type."""
+
+    of: Any
+    simplest: str
+    always: Callable[[Any], bool]
+    finds: tuple[Callable[[Any], Any], ...]
+    stored: bool
+    count: int
+
+
+SHAPES: list[Shape] = []
+
+
+def shape(
+    simplest: str,
+    *finds: Callable[[Any], Any],
+    always: Callable[[Any], bool] = lambda event: True,
+    stored: bool = True,
+    count: int = 60,
+) -> Callable[[Any], Any]:
+    """The simplest event's repr; conditions that some events fulfil; one that each does."""
+
+    def register(of: Any) -> Any:
+        SHAPES.append(Shape(of, simplest, always, finds, stored, count))
+        return of
+
+    return register
+
+
+def every(*kinds: type) -> tuple[Callable[[Any], bool], ...]:
+    """Conditions: the field ``x`` is of each of these types, now and then."""
+    return tuple(lambda event, kind=kind: type(event.x) is kind for kind in kinds)
+
+
+def either_of(*values: Any) -> tuple[Callable[[Any], bool], ...]:
+    return tuple(lambda event, value=value: event.x == value for value in values)
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = "b"
+
+
+class Right(enum.Flag):
+    READ = enum.auto()
+    WRITE = enum.auto()
+
+
+# ---- plain fields
+
+
+@shape("Plain(name='', count=0)", lambda e: e.name, lambda e: e.count < 0, lambda e: not e.name.isascii())
+class Plain(Event):
+    name: str
+    count: int
+
+
+@shape("Nothing()")
+class Nothing(Event):
+    pass
+
+
+@shape("Scalars(a=False, b=0.0, c=b'', d=None)", lambda e: e.a, lambda e: math.isinf(e.b), always=lambda e: e.b == e.b)
+class Scalars(Event):
+    a: bool
+    b: float
+    c: bytes
+    d: None
+
+
+@shape("Odd(a=0j, b=bytearray(b''), c=Fraction(0, 1), d=Decimal('0'))", always=lambda e: e.d.is_finite())
+class Odd(Event):
+    a: complex
+    b: bytearray
+    c: Fraction
+    d: Decimal
+
+
+@shape("Moments(a=datetime.date(2000, 1, 1), b=datetime.datetime(2000, 1, 1, 0, 0), c=datetime.time(0, 0), "
+       "d=datetime.timedelta(0))", always=lambda e: e.b.tzinfo is None)  # fmt: skip
+class Moments(Event):
+    a: date
+    b: datetime
+    c: time
+    d: timedelta
+
+
+@shape("Things(a=UUID('00000000-0000-0000-0000-000000000000'), b=PosixPath('.'))", lambda e: len(e.b.parts) > 1)
+class Things(Event):
+    a: UUID
+    b: Path
+
+
+@shape("Anything(x=None)", *every(bool, int, float, str, list, dict), always=lambda e: e == e, count=200)
+class Anything(Event):
+    x: Any
+
+
+@shape("Object(x=None)", *every(bool, int, str))
+class Object(Event):
+    x: object
+
+
+@shape("Numbers(x=0)", *every(int, float, Decimal, complex), always=lambda e: e.x == e.x)
+class Numbers(Event):
+    x: Number
+
+
+@shape("Choice(x=1)", *either_of(1, "a", Color.RED, None))
+class Choice(Event):
+    x: Literal[1, "a", Color.RED, None]
+
+
+@shape("Colored(x=<Color.RED: 1>)", *either_of(Color.RED, Color.BLUE))
+class Colored(Event):
+    x: Color
+
+
+@shape("Allowed(x=<Right.READ: 1>)", *either_of(Right.READ, Right.WRITE))
+class Allowed(Event):
+    x: Right
+
+
+UserId = NewType("UserId", int)
+
+
+@shape("Named(x=0, y='', z=[])")
+class Named(Event):
+    x: UserId
+    y: Annotated[str, "a note"]
+    z: Final[list[int]]
+    constant: ClassVar[int] = 3
+
+
+@shape("Digit(x=0)", *either_of(0, 9), always=lambda e: 0 <= e.x <= 9)
+class Digit(Event):
+    x: Annotated[int, st.integers(0, 9)]
+
+
+class Sku(str):
+    pass
+
+
+@shape("Wares(x='')", lambda e: e.x, always=lambda e: type(e.x) is Sku, stored=False)
+class Wares(Event):
+    x: Sku
+
+
+@shape("Kinds(x=<class 'test_strategies.Shape1'>)", lambda e: e.x is Square, stored=False)
+class Kinds(Event):
+    x: "type[Shape1]"
+
+
+class Shape1(Event):
+    pass
+
+
+class Square(Shape1):
+    pass
+
+
+@shape("Failed(x=Exception(''))", *every(ValueError, RuntimeError), stored=False)
+class Failed(Event):
+    x: Exception
+
+
+@shape("Refused(x=KeyError(''))", always=lambda e: type(e.x) is KeyError, stored=False)
+class Refused(Event):
+    x: KeyError
+
+
+# ---- unions
+
+
+@shape("Both(x=0)", *every(int, str))
+class Both(Event):
+    x: int | str
+
+
+@shape("Maybe(x=None)", *every(type(None), list))
+class Maybe(Event):
+    x: list[int] | None
+
+
+@shape("Old(x=None, y=None)", *every(type(None), int, str))
+class Old(Event):
+    x: Union[int, str, None]  # noqa: UP007
+    y: Optional["Plain"]  # noqa: UP045
+
+
+@shape("MaybeFlag(x=None)", *either_of(None, False, True, Color.RED))
+class MaybeFlag(Event):
+    x: bool | Color | None
+
+
+# ---- collections
+
+
+@shape("Lists(a=[], b=[], c=[], d=deque([]))", lambda e: len(e.a) > 5, always=lambda e: type(e.c) is list)
+class Lists(Event):
+    a: list[int]
+    b: list  # type: ignore[type-arg]
+    c: Sequence[str]
+    d: deque[bool]
+
+
+@shape("Tuples(a=(), b=(0, ''), c=(), d=())", lambda e: len(e.a) > 3, always=lambda e: len(e.b) == 2 and e.d == ())
+class Tuples(Event):
+    a: tuple[int, ...]
+    b: tuple[int, str]
+    c: tuple  # type: ignore[type-arg]
+    d: tuple[()]
+
+
+@shape("Sets(a=set(), b=frozenset(), c=set(), d=set())", lambda e: len(e.a) > 2,
+       always=lambda e: all(type(one) is frozenset for one in e.d))  # fmt: skip
+class Sets(Event):
+    a: set[int]
+    b: frozenset[tuple[str, bool]]
+    c: Set[Any]
+    d: set[Set[int]]
+
+
+@shape("Mappings(a={}, b={}, c=OrderedDict(), d=defaultdict(<class 'list'>, {}), e=Counter())",
+       always=lambda e: type(e.b) is dict and e.d["new"] == [] and all(one >= 0 for one in e.a.values()))  # fmt: skip
+class Mappings(Event):
+    a: dict[str, int] = attrs.field(validator=v.deep_mapping(v.instance_of(str), v.ge(0)))
+    b: Mapping[tuple[int, ...], list[str]]
+    c: OrderedDict[str, int]
+    d: defaultdict[str, list[int]]
+    e: Counter[str]
+
+
+@shape("Iterables(a=[], b=[])", stored=False)
+class Iterables(Event):
+    a: Iterable[int]
+    b: list[Hashable]
+
+
+# ---- other classes inside
+
+
+@attrs.define
+class Point:
+    x: int
+    _secret: str = "s"
+    label: str = attrs.field(default="l", kw_only=True)
+
+
+@dataclass
+class Size:
+    width: int
+    factor: InitVar[int] = 1  # without a default, Hypothesis can't print one
+    tags: list[str] = field(default_factory=list)
+    area: int = field(init=False, default=0)
+
+    def __post_init__(self, factor: int) -> None:
+        if factor < 0:
+            raise ValueError(factor)
+        self.area = self.width * factor
+
+
+class Pair(NamedTuple):
+    left: int
+    right: str = "r"
+
+
+class Options(TypedDict):
+    name: str
+    size: NotRequired[int]
+
+
+@shape("Holder(point=Point(x=0, _secret='s', label='l'), size=Size(width=0, tags=[], area=0), "
+       "pair=Pair(left=0, right='r'), options={'name': ''}, inner=Plain(name='', count=0))",
+       lambda e: e.point.label != "l", lambda e: e.size.tags, lambda e: e.pair.right not in ("r", ""),
+       lambda e: "size" in e.options, lambda e: e.size.area, lambda e: e.inner.name)  # fmt: skip
+class Holder(Event):
+    point: Point
+    size: Size
+    pair: Pair
+    options: Options
+    inner: Plain
+
+
+@shape("InSets(a=frozenset(), b=set())", lambda e: e.a, lambda e: e.b)
+class InSets(Event):
+    a: frozenset[Plain]
+    b: set[Pair]
+
+
+# ---- generics
+
+
+@shape("Box(item=None)", lambda e: type(e.item) is int, lambda e: type(e.item) is str)
+class Box(Event, Generic[T]):
+    item: T
+
+
+shape("Box(item=0)", lambda e: e.item > 0, always=lambda e: type(e.item) is int)(Box[int])
+shape("Box(item=[])", lambda e: e.item, always=lambda e: type(e.item) is list)(Box[list[str]])
+shape("Box(item=Box(item=False))", lambda e: e.item.item, always=lambda e: type(e.item.item) is bool)(Box[Box[bool]])
+
+
+@shape("Prices(item=0, count=0)", always=lambda e: type(e.item) is int)
+class Prices(Box[int]):
+    count: int
+
+
+@shape("Keyed(item='', keys={}, more=[])", always=lambda e: type(e.item) is str)
+class Keyed(Box[str], Generic[K]):
+    keys: dict[K, Box[K]]
+    more: list[K]
+
+
+@shape("Constrained(x=0)", *every(int, str))
+class Constrained(Event, Generic[N]):
+    x: N
+
+
+# ---- recursion
+
+
+def size_of(tree: Any) -> int:
+    return 1 + sum(map(size_of, tree.children))
+
+
+def depth_of(tree: Any) -> int:
+    return 1 + max(map(depth_of, tree.children), default=0)
+
+
+@shape("Tree(value=0, children=[])", lambda e: depth_of(e) >= 4, lambda e: len(e.children) >= 3,
+       always=lambda e: depth_of(e) <= 5 and size_of(e) < 200, count=200)  # fmt: skip
+class Tree(Event):
+    value: int
+    children: list["Tree"]
+
+
+@shape("Chain(next=None)", lambda e: e.next and e.next.next)
+class Chain(Event):
+    next: Self | None
+
+
+@shape("Ping(pong=Pong(ping=None, name=''))", lambda e: e.pong.ping)
+class Ping(Event):
+    pong: "Pong"
+
+
+@shape("Pong(ping=None, name='')", lambda e: e.ping and e.ping.pong.name)
+class Pong(Event):
+    ping: Ping | None
+    name: str
+
+
+@shape("Branches(left=None, right=None, by_name={}, pairs=())", lambda e: e.left and e.right, lambda e: e.by_name,
+       lambda e: e.pairs)  # fmt: skip
+class Branches(Event):
+    left: "Branches | None"
+    right: "Branches | None"
+    by_name: dict[str, "Branches"]
+    pairs: tuple[tuple["Branches", int], ...]
+
+
+class Expr(Event, abc.ABC):
+    @abc.abstractmethod
+    def value(self) -> int: ...
+
+
+class Sum(Expr):
+    left: Expr
+    right: Expr
+
+    def value(self) -> int:
+        return self.left.value() + self.right.value()
+
+
+class Num(Expr):
+    n: int
+
+    def value(self) -> int:
+        return self.n
+
+
+shape("Num(n=0)", lambda e: type(e) is Num, lambda e: type(e) is Sum and type(e.right) is Sum)(Expr)
+shape("Sum(left=Num(n=0), right=Num(n=0))", lambda e: type(e.left) is Sum)(Sum)
+
+
+@shape("Growing(item=None, inner=None)", lambda e: e.inner and e.inner.item == [], stored=False)
+class Growing(Event, Generic[T]):
+    item: T
+    inner: "Growing[list[T]] | None"
+
+
+# ---- defaults
+
+
+@shape("Defaults(a=5, b='b', c=None, d=[], e=[1])", lambda e: e.a != 5, lambda e: e.a == 5 and e.b == "b",
+       lambda e: e.c is not None, lambda e: e.d, lambda e: e.e not in ([1], []))  # fmt: skip
+class Defaults(Event):
+    a: int = 5
+    b: str = "b"
+    c: int | None = None
+    d: list[int] = attrs.field(factory=list)
+    e: list[int] = attrs.field(factory=lambda: [1])
+
+
+@shape("LaterRequired(a=1, b=0)")
+class LaterRequired(Event):
+    a: int = 1
+    b: int
+
+
+@shape("Derived(a=0, twice=0, fixed='f', hidden=7)", lambda e: e.a and e.twice == 2 * e.a,
+       lambda e: e.twice != 2 * e.a, always=lambda e: e.fixed == "f")  # fmt: skip
+class Derived(Event):
+    a: int
+    twice: int = attrs.field(default=attrs.Factory(lambda self: 2 * self.a, takes_self=True))
+    fixed: str = attrs.field(default="f", init=False)
+    hidden: int = attrs.field(default=7, alias="shown", kw_only=True)
+
+
+@shape("Chosen(x='b')", *either_of("a", "b", "c"))
+class Chosen(Event):
+    x: Literal["a", "b", "c"] = "b"
+
+
+@shape("Private(_x=0, count=0)")
+class Private(Event):
+    _x: int
+    count: int = attrs.field(alias="how_many")
+
+
+@shape("Stamped(id=UUID('00000000-0000-0000-0000-000000000000'), at=datetime.datetime(2000, 1, 1, 0, 0))")
+class Stamped(Event):
+    id: UUID = attrs.field(factory=uuid4)
+    at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+
+
+# ---- validators
+
+
+@shape("Bounded(x=3, y=1.0, z=Decimal('0'))", lambda e: e.x == 3, lambda e: e.x == 9,
+       always=lambda e: 3 <= e.x < 10 and 0 < e.y <= 1 and -1 < e.z <= 1)  # fmt: skip
+class Bounded(Event):
+    x: int = attrs.field(validator=[v.ge(3), v.lt(10)])
+    y: float = attrs.field(validator=v.and_(v.gt(0), v.le(1)))
+    z: Decimal = attrs.field(validator=[v.gt(-1), v.le(1)])
+
+
+@shape("Fractional(x=1, y=1.0)", always=lambda e: e.x >= 1 and e.y >= Decimal("0.1"))
+class Fractional(Event):
+    x: int = attrs.field(validator=v.gt(0.5))
+    y: float = attrs.field(validator=v.ge(Decimal("0.1")))
+
+
+@shape("Sized(a='000', b=[0], c=b'', d=set())", lambda e: len(e.a) == 5, lambda e: len(e.b) > 1,
+       always=lambda e: 3 <= len(e.a) <= 5 and e.b and len(e.c) <= 1)  # fmt: skip
+class Sized(Event):
+    a: str = attrs.field(validator=[v.min_len(3), v.max_len(5)])
+    b: list[int] = attrs.field(validator=v.min_len(1))
+    c: bytes = attrs.field(validator=v.max_len(1))
+    d: set[bool] = attrs.field(validator=v.max_len(2))
+
+
+@shape("Code(x='AA-0', y='a')", always=lambda e: re.fullmatch("[A-Z]{2}-[0-9]", e.x) and re.match("a|b", e.y))
+class Code(Event):
+    x: str = attrs.field(validator=v.matches_re("[A-Z]{2}-[0-9]"))
+    y: str = attrs.field(validator=[v.matches_re("^(a|b)", func=re.match), v.max_len(3)])
+
+
+@shape("OneOf(x='b', y=1, z='m')", *either_of("a", "b"), lambda e: e.y == 3, lambda e: e.z == "n")
+class OneOf(Event):
+    x: str = attrs.field(validator=v.in_(["b", "a", 3]))
+    y: int = attrs.field(validator=[v.in_(range(10)), v.gt(0), v.lt(4)])
+    z: Any = attrs.field(validator=v.in_({"n", "m"}))
+
+
+@shape("Instances(x=0, y='', z=[], w=0)", lambda e: type(e.y) is bytes, always=lambda e: type(e.w) in (int, str))
+class Instances(Event):
+    x: Any = attrs.field(validator=v.instance_of(int))
+    y: object = attrs.field(validator=v.instance_of((str, bytes)))
+    z: list[int] = attrs.field(validator=v.instance_of(list))
+    w: Hashable = attrs.field(validator=v.instance_of(int | str))
+
+
+@shape("Optionals(x=None, y=1, z=None)", lambda e: e.x == 4, lambda e: e.z == "a", always=lambda e: e.y is not None)
+class Optionals(Event):
+    x: int | None = attrs.field(validator=v.optional(v.in_([4, 5])))
+    y: int | None = attrs.field(validator=v.ge(1))
+    z: Any = attrs.field(validator=v.optional(v.in_("ab")))
+
+
+@shape("Ors(x=0, y='')", lambda e: e.x < 0, lambda e: e.x > 100, always=lambda e: e.x <= 0 or e.x > 100)
+class Ors(Event):
+    x: int = attrs.field(validator=v.or_(v.le(0), v.gt(100)))
+    y: Any = attrs.field(validator=v.or_(v.instance_of(str), v.instance_of(int)))
+
+
+@shape("Deep(a=[1], b={}, c=((0,),))", lambda e: len(e.b) > 1,
+       always=lambda e: min(e.a) >= 1 and all(len(key) == 2 and 0 <= one < 5 for key, one in e.b.items()))  # fmt: skip
+class Deep(Event):
+    a: list[int] = attrs.field(validator=v.deep_iterable(v.ge(1), v.min_len(1)))
+    b: dict[str, int] = attrs.field(
+        validator=v.deep_mapping(v.and_(v.min_len(2), v.max_len(2)), v.in_(range(5)), v.instance_of(dict))
+    )
+    c: tuple[tuple[int, ...]] = attrs.field(validator=v.deep_iterable(v.deep_iterable(v.le(9), v.min_len(1))))
+
+
+def is_even(event: Any, attribute: Any, value: int) -> None:
+    if value % 2:
+        raise ValueError(f"{attribute.name} is odd")
+
+
+@shape("Own(x=0, y=1, z=2)", lambda e: e.x > 100, always=lambda e: e.x % 2 == 0 and e.y != 0 and e.z % 2 == 0)
+class Own(Event):
+    x: int = attrs.field(validator=is_even)
+    y: int = attrs.field(validator=v.not_(v.in_([0])))
+    z: int = attrs.field(validator=[v.ge(1), is_even])
+
+
+@shape("Rare(x=0)", lambda e: e.x, always=lambda e: e.x % 16 == 0)
+class Rare(Event):
+    x: int = attrs.field()
+
+    @x.validator
+    def _check(self, attribute: Any, value: int) -> None:
+        if value % 16:
+            raise ValueError
+
+
+@shape("Span(start=0, end=0)", lambda e: e.start < e.end, always=lambda e: e.start <= e.end)
+class Span(Event):
+    start: int
+    end: int = attrs.field()
+
+    @end.validator
+    def _after(self, attribute: Any, value: int) -> None:
+        if value < self.start:
+            raise ValueError("before the start")
+
+
+@shape("Checked(a=0, b=0)", lambda e: e.a, always=lambda e: e.a >= e.b)
+class Checked(Event):
+    a: int
+    b: int
+
+    def __attrs_post_init__(self) -> None:
+        assert self.a >= self.b
+
+
+@shape("Aware(x=datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc), y=datetime.date(2000, 1, 1))",
+       always=lambda e: e.x.year >= 2024 and e.y < date(2001, 1, 1))  # fmt: skip
+class Aware(Event):
+    x: datetime = attrs.field(validator=v.ge(datetime(2024, 1, 1, tzinfo=UTC)))
+    y: date = attrs.field(validator=v.lt(date(2001, 1, 1)))
+
+
+# ---- converters, and an __init__ of one's own
+
+
+def to_cents(price: "Decimal | int") -> int:
+    return int(price * 100)
+
+
+@shape("Converted(a=0, b=('',), c=0, d='', e=(0,))", lambda e: e.a % 100 == 0 and e.a, lambda e: len(e.b) > 1,
+       always=lambda e: type(e.b) is tuple)  # fmt: skip
+class Converted(Event):
+    a: int = attrs.field(converter=to_cents)
+    b: tuple[str, ...] = attrs.field(converter=tuple, validator=v.min_len(1))
+    c: int = attrs.field(default="0", converter=int)
+    d: str = attrs.field(default=None, converter=attrs.converters.default_if_none(""))
+    e: tuple[int, ...] = attrs.field(default=(0,), converter=attrs.converters.pipe(list, tuple))
+
+
+@shape("OwnInit(text='', length=0)", lambda e: e.length > 3, always=lambda e: e.length == len(e.text))
+class OwnInit(Event):
+    text: str
+    length: int
+
+    def __init__(self, text: str) -> None:
+        self.__attrs_init__(text=text, length=len(text))
+
+
+# ---- postponed annotations
+
+shape("Late(name='', parts=[], spot=None)", lambda e: e.parts and e.parts[0].beside, lambda e: e.spot,
+      always=lambda e: all(piece.size >= 1 for piece in e.parts))(postponed_shapes.Late)  # fmt: skip
+shape("Wrapped(item=0, more=[], quoted=None)", always=lambda e: type(e.item) is int)(postponed_shapes.Wrapped[int])
+shape("WithItems(items_={'name': ''}, record=Record(items={'name': ''}, tags=[]))",
+      lambda e: "size" in e.items_, lambda e: e.record.tags)(postponed_shapes.WithItems)  # fmt: skip
+shape("Inner(level={'depth': 0})")(postponed_shapes.Inner)
+
+# ---- open events, and flowkit's own
+
+shape("Event()", lambda e: len(e) > 1)(Event)
+shape("StartEvent()", lambda e: len(e) > 1)(StartEvent)
+shape("StopEvent(result=None)", lambda e: type(e.result) is list, lambda e: len(e) > 2)(StopEvent)
+shape("InputRequiredEvent()")(InputRequiredEvent)
+shape("HumanResponseEvent()", lambda e: len(e) == 1)(HumanResponseEvent)
+shape(
+    "StepFailedEvent(step_name='', input_event=None, exception=Exception(''), attempts=0, elapsed_seconds=0.0)",
+    stored=False,
+)(StepFailedEvent)
+shape("OpenInside(start=StartEvent(), any=Event())", lambda e: len(e.start))(
+    type("OpenInside", (Event,), {"__annotations__": {"start": StartEvent, "any": Event}, "__module__": __name__})
+)
+
+# ---- several types
+
+
+class Base(Event):
+    name: str
+
+
+class Rush(Base):
+    fee: int = 3
+
+
+class Slow(Base):
+    days: int
+
+
+class VerySlow(Slow):
+    pass
+
+
+shape("Base(name='')", *(lambda e, kind=kind: type(e) is kind for kind in (Base, Rush, Slow, VerySlow)))(Base)
+shape("Nothing()", *(lambda e, kind=kind: type(e) is kind for kind in (Nothing, Plain)))(Nothing | Plain)
+
+
+@shape("HasBase(one=Base(name=''), more=[])", lambda e: type(e.one) is VerySlow)
+class HasBase(Event):
+    one: Base
+    more: list[Slow]
+
+
+@pytest.mark.parametrize("row", SHAPES, ids=lambda row: str(getattr(row.of, "__name__", row.of)))
+def test_shapes(row: Shape) -> None:
+    codec = Codec([row.of] if isinstance(row.of, type) else [], any_event=True)
+    found = drawn(events(row.of), row.count)
+    for event in found:
+        assert row.always(event), event
+        assert event == event
+        if row.stored:
+            assert codec.decode(codec.encode(event)) == event
+    assert [number for number, condition in enumerate(row.finds) if not any(map(condition, found))] == []
+    assert repr(simplest(events(row.of))) == row.simplest
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(SHAPES) >= 40
