@@ -107,6 +107,23 @@ LAYERS = {
         testing.virtual_time
         testing.settings
         testing.plugin
+        testing.scenario
+        testing.run
+        testing.counterexample
+        testing.contents
+        testing.world
+        testing.simulated_run
+        testing.trace
+        testing.simulation
+        testing.faults
+        testing.token
+        testing.search
+        testing.shrink
+        testing.report
+        testing.explore
+        testing.oracles
+        testing.live
+        testing.stateful
         testing
         examples
         examples._passages

@@ -20,7 +20,7 @@ from flowkit.testing.run import Run
 from flowkit.testing.scenario import Scenario
 from flowkit.testing.scheduling import Deviating, Scheduler, Walk
 from flowkit.testing.simulated_run import SimulatedRun
-from flowkit.testing.simulation import DOWNTIME, RUN_ID, Problem, Simulation, Verdict, kernel_type
+from flowkit.testing.simulation import DOWNTIME, RUN_ID, Problem, Simulation, Verdict
 from flowkit.testing.threads import simulating
 from flowkit.testing.world import SimulatedStore, World
 from flowkit.workflow import share_records
@@ -191,7 +191,7 @@ class LiveRun:
     # ----------------------------------------------------------------------------------------------------------- inside
 
     def _live(self, now: float) -> None:
-        kernel = self._kernel = kernel_type(self._simulation.backend)(self._scheduler, now)
+        kernel = self._kernel = self._simulation.kernel_type(self._scheduler, now)
         self._world.begin(kernel, None, lambda: None)
         self._world.stream = []
         self._handler = None

@@ -69,14 +69,16 @@ class Verdict:
     """The run that came after a cancelled one, on the same workflow."""
 
 
-def kernel_type(backend: Backend) -> type[Kernel]:
+def _kernel_type(backend: Backend) -> type[Kernel]:
     """The kernel for a backend."""
     if backend == "asyncio":
         from flowkit.testing.asyncio_kernel import AsyncioKernel
 
         return AsyncioKernel
-    from flowkit.testing.trio_kernel import TrioKernel
-
+    try:
+        from flowkit.testing.trio_kernel import TrioKernel
+    except ModuleNotFoundError as error:
+        raise TestingError("trio isn't installed", 'install it, or simulate on asyncio (backend="asyncio")') from error
     return TrioKernel
 
 
@@ -140,6 +142,7 @@ class Simulation:
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Have what simulations need of this thread, for as long as this lasts."""
+        self.kernel_type = _kernel_type(self.backend)  # imported now: a simulation may not do all that importing does
         before = random.getstate()
         mute = _Mute()
         logger.addFilter(mute)
@@ -195,7 +198,7 @@ class Simulation:
         """One process, from begin to end; its last moment."""
         world, scenario = verdict.world, verdict.run.scenario
         world.scheduler.progress()
-        kernel = kernel_type(self.backend)(world.scheduler, now)
+        kernel = self.kernel_type(world.scheduler, now)
         process = _Process(self, verdict, kernel)
         world.begin(kernel, crash_at, process.cut)
         if isinstance(world.scheduler, TracingScheduler):
@@ -215,6 +218,7 @@ class Simulation:
                 verdict.run.error = error
         except BaseException:
             if not world.dead:
+                kernel.close()
                 raise
         if world.dead:
             for one in world.runs:

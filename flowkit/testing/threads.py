@@ -143,7 +143,9 @@ def _undone(function: Any) -> Any:
 
 
 async def _by_turns(job: _Job) -> Any:
-    pool: _Pool = _state.pool
+    pool: _Pool | None = getattr(_state, "pool", None)
+    if pool is None:
+        raise OutsideWorld("started a thread", cure="simulate inside flowkit.testing.threads.installed()")
     inbox = pool.submit(job)
     while True:
         try:
