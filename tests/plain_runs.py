@@ -3,6 +3,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 from unittest.mock import patch
 
@@ -11,7 +12,7 @@ import attrs
 from flowkit import Event, InputRequiredEvent, StartEvent, Workflow, testing
 from flowkit.testing.virtual_time import run_virtual
 
-__all__ = ["PlainRun", "plain_run", "recorded_effects", "run_plainly"]
+__all__ = ["PlainRun", "plain_run", "recording", "run_plainly"]
 
 
 @attrs.define
@@ -35,30 +36,32 @@ class PlainRun:
         return self._result
 
 
+_effects: ContextVar[list[tuple[Any, ...]]] = ContextVar("the effects of this plain run")
+
+
 @contextlib.contextmanager
-def recorded_effects() -> Iterator[list[tuple[Any, ...]]]:
-    """What steps do by `testing.effect`, which otherwise works only in a simulation."""
-    found: list[tuple[Any, ...]] = []
-    with patch.object(testing, "effect", lambda *what: found.append(what), create=True):
-        yield found
+def recording() -> Iterator[None]:
+    """Have plain runs record what their steps do by `testing.effect`, which otherwise works only in a simulation."""
+    with patch.object(testing, "effect", lambda *what: _effects.get().append(what)):
+        yield
 
 
 async def plain_run(
     flow: Callable[[], Workflow], start: StartEvent, answer: Callable[[Any], Event] | None = None
 ) -> PlainRun:
-    """Run it here, and answer its questions at once."""
-    with recorded_effects() as found:
-        run = PlainRun(found)
-        async with flow().run(start_event=start) as handler:
-            async for event in handler.stream_events():
-                run.stream.append(event)
-                if answer is not None and isinstance(event, InputRequiredEvent):
-                    handler.ctx.send_event(answer(event))
-            try:
-                run._result = await handler
-            except Exception as error:  # noqa: BLE001 - the property judges it
-                run.error = error
-            run.state = await handler.ctx.store.get_state()
+    """Run it here, and answer its questions at once. Only inside `recording`."""
+    run = PlainRun([])
+    _effects.set(run.effects)
+    async with flow().run(start_event=start) as handler:
+        async for event in handler.stream_events():
+            run.stream.append(event)
+            if answer is not None and isinstance(event, InputRequiredEvent):
+                handler.ctx.send_event(answer(event))
+        try:
+            run._result = await handler
+        except Exception as error:  # noqa: BLE001 - the property judges it
+            run.error = error
+        run.state = await handler.ctx.store.get_state()
     return run
 
 
@@ -72,7 +75,9 @@ def run_plainly(
 ) -> str | None:
     """What is wrong with one plain run, if something is."""
     try:
-        check(run_virtual(plain_run, flow, start, answer, backend=backend), start)
-    except (AssertionError, Exception) as error:  # noqa: BLE001 - whatever it is, the run failed
+        with recording():
+            run = run_virtual(plain_run, flow, start, answer, backend=backend)
+        check(run, start)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run failed
         return f"{type(error).__name__}: {error}"
     return None
