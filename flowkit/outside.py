@@ -1,8 +1,8 @@
 """What flowkit takes from outside its event loop, the time of day and ids, and so what a simulation must stand in for.
 
 Everything else that a run's course depends on comes from its events, its steps and its loop. A simulation
-(flowkit.testing) puts an `Outside` of its own around all that it runs; there is one for each thread of control, as it is
-a context variable.
+(flowkit.testing) puts an `Outside` of its own around all that it runs; there is one for each thread of control, as it
+is a context variable.
 """
 
 import itertools

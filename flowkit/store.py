@@ -95,8 +95,8 @@ class Store(ABC):
     """Where runs are kept. The head of this file says what is expected of one; `check_store` tests it.
 
     ``inline``: whether `commit` is always quick enough to be called from the event loop's thread (``True``), never
-    (``False``), or as measured (``None``). ``lease``: seconds that a process keeps the runs which it was given this store
-    for by ``run(store=…)``, after it was last heard of.
+    (``False``), or as measured (``None``). ``lease``: seconds that a process keeps the runs it was given this store for
+    (``run(store=…)``) after it was last heard of.
     """
 
     inline: bool | None = None

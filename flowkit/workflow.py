@@ -78,7 +78,7 @@ class _Record:
 
     settings: _Settings = attrs.field(factory=_Settings)
     limit: int | None = None  # of runs at once
-    gates: WeakKeyDictionary[Any, anyio.Semaphore] = attrs.field(factory=WeakKeyDictionary)  # one for each event loop
+    gates: WeakKeyDictionary[Any, anyio.Semaphore] = attrs.field(factory=WeakKeyDictionary[Any, anyio.Semaphore])
     steps: dict[str, Callable[..., Any]] = attrs.field(factory=dict[str, Callable[..., Any]])
     children: "dict[str, Workflow]" = attrs.field(factory=lambda: dict[str, Workflow]())
     plan: Plan | None = None

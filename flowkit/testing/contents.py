@@ -1,8 +1,8 @@
 """Whether an event is still what it was when it was sent.
 
-Events are frozen, but what their fields refer to is shared between steps, not copied. A list that one step changes while
-another reads it is a race that no type tells of. So the content of each event is noted when it is first seen, as deep as
-lists, dictionaries, sets and attrs classes go, and compared at the end of the run.
+Events are frozen, but what their fields refer to is shared between steps, not copied. A list that one step changes
+while another reads it is a race that no type tells of. So the content of each event is noted when it is first seen, as
+deep as lists, dictionaries, sets and attrs classes go, and compared at the end of the run.
 """
 
 from collections.abc import Mapping
@@ -48,20 +48,23 @@ def _values(event: Event) -> list[Any]:
 def _content(value: Any, depth: int) -> Any:
     """What a value holds, as something that can be compared later. Of what it doesn't know, only which object it is."""
     if isinstance(value, _PLAIN):
-        return value if value == value else "nan"  # noqa: PLR0124
+        return repr(value) if isinstance(value, float) else value  # nan isn't equal to itself
     if depth >= DEEPEST:
         return id(value)
     if isinstance(value, Event):
         return (type(value), [(key, _content(value[key], depth + 1)) for key in value])
-    if isinstance(value, list | tuple):
-        return (type(value), [_content(one, depth + 1) for one in value])
-    if isinstance(value, Mapping):
-        return (type(value), [(_content(key, depth + 1), _content(value[key], depth + 1)) for key in value])
-    if isinstance(value, set | frozenset):
-        return (type(value), value.copy())
     if isinstance(value, bytearray):
         return bytes(value)
-    if attrs.has(type(value)):
-        names = [one.name for one in attrs.fields(type(value))]
-        return (type(value), [(name, _content(getattr(value, name, None), depth + 1)) for name in names])
+    anything: Any = value
+    kind: type[Any] = type(anything)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return (kind, [_content(one, depth + 1) for one in anything])
+    if isinstance(value, Mapping):
+        mapping: Mapping[Any, Any] = anything
+        return (kind, [(_content(key, depth + 1), _content(one, depth + 1)) for key, one in mapping.items()])
+    if isinstance(value, set | frozenset):
+        return (kind, frozenset(anything))
+    if attrs.has(kind):
+        names = [one.name for one in attrs.fields(kind)]
+        return (kind, [(name, _content(getattr(value, name, None), depth + 1)) for name in names])
     return id(value)

@@ -1,8 +1,8 @@
 """Searching the runs of a workflow for one that breaks a property: the calls that authors make.
 
 Hypothesis draws the start event, never the schedule: for it, a test is "every run within the bound passes", whose
-smallest failing start event it finds by itself. Drawing schedules as data costs several times as much and shrinks badly.
-What was a finding with one start event is tried first with the next.
+smallest failing start event it finds by itself. Drawing schedules as data costs several times as much and shrinks
+badly. What was a finding with one start event is tried first with the next.
 
 The free checks of simulation.py hold for each run; a property is asked about those that have a result.
 """
@@ -181,6 +181,7 @@ def explore(
     _check_choice("explore()", "crash", crash, ("every-write",))
     if faults is not None and not isinstance(faults, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise WrongCall("explore()", f"takes faults(…) as faults, but got {shown(faults)}", "write testing.faults(…)")
+    is_drawn = isinstance(start, st.SearchStrategy)
     disturb = Disturbances(faults, cancel is not None, crash is not None)
 
     def decorate(function: Callable[..., object]) -> Callable[..., None]:
@@ -192,19 +193,22 @@ def explore(
             for one in backends:
                 simulation = Simulation(
                     flow,
-                    None if isinstance(start, st.SearchStrategy) else start,
+                    None if is_drawn else start,
                     answer=answer,
                     errors=None if faults is None else faults.errors,
                     backend=one,
                     stored=faults is not None and faults.store,
                     again=cancel is not None,
                     call="explore()",
-                    late=isinstance(start, st.SearchStrategy),
+                    late=is_drawn,
                 )
                 verdict = functools.partial(_verdict, _asking(function, fixtures), check == "all", simulation)
-                options: dict[str, Any] = {"bound": defaults.bound if defaults.bound is not None else bound, "disturb": disturb}
+                options: dict[str, Any] = {
+                    "bound": defaults.bound if defaults.bound is not None else bound,
+                    "disturb": disturb,
+                }
                 with simulation.opened():
-                    if isinstance(start, st.SearchStrategy):
+                    if is_drawn:
                         _drawn(simulation, start, verdict, limit, examples, options)
                     else:
                         searched(simulation, verdict, budget=limit, **options)
@@ -234,7 +238,7 @@ def _drawn(
         deadline=None,
         database=None,
         derandomize=True,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck.__members__.values()),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         report_multiple_bugs=False,
         print_blob=False,

@@ -68,7 +68,9 @@ def faults(
     """
     errors: dict[str, Sequence[type[Exception] | Exception]] = {}
     if not isinstance(raises, Mapping | None):
-        raise WrongCall("faults()", f"takes a dict as raises, but got {shown(raises)}", 'write {"charge": PaymentError}')
+        raise WrongCall(
+            "faults()", f"takes a dict as raises, but got {shown(raises)}", 'write {"charge": PaymentError}'
+        )
     for step, given in (raises or {}).items():
         several: list[Any] = list(given) if isinstance(given, Sequence) else [given]
         for one in several:

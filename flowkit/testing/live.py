@@ -6,7 +6,7 @@ ready runs when something is done to it, time moves when it is told to.
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from flowkit import outside
@@ -83,7 +83,9 @@ class LiveRun:
             WrongCall: the run has no store.
         """
         if not self._simulation.stored:
-            raise WrongCall("crash_and_resume()", "needs a run with a store", "set stored = True in the machine's class")
+            raise WrongCall(
+                "crash_and_resume()", "needs a run with a store", "set stored = True in the machine's class"
+            )
         if self.is_done:
             return
         kernel = self._up()
@@ -96,7 +98,7 @@ class LiveRun:
         kernel.close()
         self._live(kernel.now + downtime)
 
-    # ---------------------------------------------------------------------------------------------- what can be looked at
+    # -------------------------------------------------------------------------------------------- what can be looked at
 
     @property
     def now(self) -> float:
@@ -215,7 +217,7 @@ class LiveRun:
                 await workflow.aclose()
 
     @contextlib.contextmanager
-    def _simulated(self) -> Iterator[None]:
+    def _simulated(self) -> Generator[None]:
         token = outside.around.set(self._world)
         before = random.getstate()
         random.seed(self._scheduler.steps)

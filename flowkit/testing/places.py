@@ -1,11 +1,15 @@
 """Where code stands: the author's line, not the library's."""
 
 import os
+import sys
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
-__all__ = ["line_of", "place_of"]
+__all__ = ["here", "line_of", "place_of"]
+
+here = sys._getframe  # pyright: ignore[reportPrivateUsage] - CPython's and PyPy's; inspect has no frame from so far up
+"""The frame of the caller, or of so many calls above it."""
 
 _LIBRARIES = tuple(
     os.path.dirname(spec.origin) + os.sep

@@ -29,6 +29,7 @@ class Plan:
 
     ``choices`` are all its values where they are few, ``count`` says how many it has at most. ``recursive``: it may
     hold what it is a part of, on average ``holds`` of that; if it has no value, then only because it may be no deeper.
+    ``recipe`` does what the strategy does, where that is building one class.
     """
 
     strategy: SearchStrategy[Any] | None
@@ -38,6 +39,7 @@ class Plan:
     holds: float = 0.0
     none_first: bool = False
     why: str = ""
+    recipe: Callable[[st.DrawFn], Any] | None = None
 
 
 def impossible(why: str) -> Plan:

@@ -9,12 +9,9 @@ out about one is a `Counterexample`.)
         └── WrongToken               a replay token is damaged, or is of something else
 """
 
-import sys
-
 from flowkit import outside
 from flowkit.errors import WorkflowError
-from flowkit.testing.places import line_of
-
+from flowkit.testing.places import here, line_of
 
 __all__ = ["Blocked", "Livelock", "OutsideWorld", "TestingError", "WrongToken"]
 
@@ -36,7 +33,7 @@ class OutsideWorld(TestingError):
             "give the workflow a fake that answers by itself: a simulation has no network, no processes and no time "
             "but its own"
         )
-        super().__init__(f"a simulated run {what}", cure, where or line_of(sys._getframe(1)))
+        super().__init__(f"a simulated run {what}", cure, where or line_of(here(1)))
         self.what = what
         # It is raised in a step, which may catch it, or be tried again: the simulation is told all the same.
         if (note := getattr(outside.current(), "note", None)) is not None:

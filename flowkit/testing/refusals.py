@@ -12,7 +12,7 @@ from flowkit.resource import type_name
 from flowkit.testing.parameters import Parameter, bare
 from flowkit.testing.problems import TestingError
 
-__all__ = ["Gate", "NoStrategy", "Spot", "attempted", "refusal", "sifted"]
+__all__ = ["Gate", "NoStrategy", "Recipe", "Spot", "built", "refusal", "sifted"]
 
 TRIES = 20
 """How often a value is drawn anew before the example is given up: a validator that takes one in ten gets one nine times
@@ -115,16 +115,34 @@ def sifted(draw: st.DrawFn, strategy: SearchStrategy[Any], allow: Callable[[Any]
     return gate.give_up(draw)
 
 
+@attrs.frozen(repr=False)
+class Recipe:
+    """How an instance is drawn: its parts, then the whole; if that may fail there is a gate, and other parts are drawn."""
+
+    build: Callable[..., Any]
+    parts: Mapping[str, SearchStrategy[Any]]
+    gate: Gate | None
+
+    def __repr__(self) -> str:
+        return self.build.__name__
+
+    def __call__(self, draw: st.DrawFn) -> Any:
+        gate = self.gate
+        if gate is None:
+            return self.build(**{name: draw(part) for name, part in self.parts.items()})
+        for _ in range(TRIES):
+            drawn = {name: draw(part) for name, part in self.parts.items()}
+            try:
+                built = self.build(**drawn)
+            except Exception as error:  # noqa: BLE001 - however its author's code refuses
+                gate.refuse(error)
+            else:
+                gate.passed = True
+                return built
+        return gate.give_up(draw)
+
+
 @st.composite
-def attempted(draw: st.DrawFn, build: Callable[..., Any], parts: Mapping[str, SearchStrategy[Any]], gate: Gate) -> Any:
-    """As ``st.builds(build, **parts)``, but with other parts where ``build`` fails."""
-    for _ in range(TRIES):
-        drawn = {name: draw(strategy) for name, strategy in parts.items()}
-        try:
-            built = build(**drawn)
-        except Exception as error:  # noqa: BLE001 - however its author's code refuses
-            gate.refuse(error)
-        else:
-            gate.passed = True
-            return built
-    return gate.give_up(draw)
+def built(draw: st.DrawFn, recipe: Recipe) -> Any:
+    """As ``st.builds``, in three quarters of its time: that keeps account of each argument."""
+    return recipe(draw)

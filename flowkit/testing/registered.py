@@ -16,11 +16,18 @@ from fractions import Fraction
 from numbers import Complex, Integral, Number, Rational, Real
 from typing import Any, cast
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-__all__ = ["FROM_THE_START", "Registered"]
+from flowkit.testing.parameters import bare
+
+__all__ = ["FROM_THE_START", "OURS", "Registered"]
+
+OURS: WeakKeyDictionary[SearchStrategy[Any], Any] = WeakKeyDictionary()
+"""The type that each strategy made by ``events(E)`` is for. Registered for that very type, as one may do to tell
+Hypothesis about it, it isn't another strategy."""
 
 _FIRST: dict[Any, SearchStrategy[Any]] = {
     bool: st.booleans(),
@@ -75,9 +82,14 @@ class Registered:
         st.from_type(unknown)
         self.known = known
 
-    def instead(self, kind: Any) -> bool:
-        """Whether a strategy was registered for this class, of those that flowkit has one for itself."""
-        return kind in self.known and repr(st.from_type(kind)) != FROM_THE_START.get(kind)
+    def instead(self, annotation: Any) -> bool:
+        """Whether a strategy was registered for this class, or for the class of ``Box[int]``."""
+        kind = bare(annotation)
+        if kind not in self.known:
+            return False
+        if kind in FROM_THE_START:
+            return repr(st.from_type(kind)) != FROM_THE_START[kind]
+        return OURS.get(st.from_type(annotation)) != annotation
 
     def alias(self, alias: Any, meaning: Any) -> bool:
         """Whether a strategy was registered for a `NewType` or a type alias, and not only for what it means."""

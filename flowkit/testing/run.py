@@ -51,15 +51,15 @@ class Run:
     scenario: Scenario
     backend: str
     error: BaseException | None = None
-    stream: list[Event] = attrs.field(factory=list)
+    stream: list[Event] = attrs.field(factory=list[Event])
     state: Any = None
-    effects: list[Any] = attrs.field(factory=list)
-    writes: list[int] = attrs.field(factory=list)
+    effects: list[Any] = attrs.field(factory=list[Any])
+    writes: list[int] = attrs.field(factory=list[int])
     duration: float = 0.0
     lives: int = 1
     cancelled: bool = False
     token: str = ""
-    warnings: list[Warning] = attrs.field(factory=list)
+    warnings: list[Warning] = attrs.field(factory=list[Warning])
     trace: Sequence[Happening] = ()
     value: Any = attrs.field(default=_UNSET, repr=False)
 

@@ -5,15 +5,15 @@ which more than one task was ready. Tasks are numbered in the order in which the
 (asyncio_kernel.py, trio_kernel.py) offers the ready ones in the order in which they became so, those of one moment by
 number. So a run is decided by the answers alone: the same answers, the same run, whatever the addresses and hashes.
 
-**Schedules are told by their deviations.** *Run to block* is the plainest schedule there is: a task goes on until it has
-to wait, then the one that has been ready for longest is next. Any other differs from it at some decisions: ``shift``
-says by how many places down the list. `Scheduler.deviations` says it of a run whatever policy led it. Few deviations
-make a counterexample readable, and bounding them makes a search that ends (delay bounding: Emmi, Qadeer, Rakamarić,
-*Delay-bounded scheduling*, POPL 2011; that it beats bounding preemptions: Thomson, Donaldson, Betts, *Concurrency
-testing using controlled schedulers*, TOPC 2016).
+**Schedules are told by their deviations.** *Run to block* is the plainest schedule there is: a task goes on until it
+has to wait, then the one that has been ready for longest is next. Any other differs from it at some decisions:
+``shift`` says by how many places down the list. `Scheduler.deviations` says it of a run whatever policy led it. Few
+deviations make a counterexample readable, and bounding them makes a search that ends (delay bounding: Emmi, Qadeer,
+Rakamarić, *Delay-bounded scheduling*, POPL 2011; that it beats bounding preemptions: Thomson, Donaldson, Betts,
+*Concurrency testing using controlled schedulers*, TOPC 2016).
 
-**Random policies**, for what small bounds miss: `Walk` (any ready task), `Pos` (each step gets a random priority when it
-becomes ready: Yuan, Yang, Gu, *Partial order aware concurrency sampling*, CAV 2018, without its race information),
+**Random policies**, for what small bounds miss: `Walk` (any ready task), `Pos` (each step gets a random priority when
+it becomes ready: Yuan, Yang, Gu, *Partial order aware concurrency sampling*, CAV 2018, without its race information),
 `Pct` (tasks have random priorities, which change at a few random steps: Burckhardt et al., *A randomized scheduler with
 probabilistic guarantees of finding bugs*, ASPLOS 2010).
 
@@ -53,7 +53,19 @@ class Scheduler:
     """What a simulated process asks which task goes on, and the record of its answers. One scheduler may serve several
     processes, one after another."""
 
-    __slots__ = ("_alarms", "_moved", "_next_alarm", "_policy", "decisions", "deviations", "last", "numbers", "order", "steps", "widths")  # fmt: skip
+    __slots__ = (
+        "_alarms",
+        "_moved",
+        "_next_alarm",
+        "_policy",
+        "decisions",
+        "deviations",
+        "last",
+        "numbers",
+        "order",
+        "steps",
+        "widths",
+    )
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

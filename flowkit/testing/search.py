@@ -2,11 +2,11 @@
 
 **The order**: run to block (twice: the same scenario must give the same run), then first come first served; every
 schedule that deviates once; every single fault, cancellation and crash; every schedule that deviates twice (as far as
-the bound says, and half the remaining budget lasts), and then a mix of random schedules and disturbances until the budget
-is used up. The first are few and find most; no random policy is the best everywhere, so they take turns.
+the bound says, and half the remaining budget lasts), and then a mix of random schedules and disturbances until the
+budget is used up. The first are few and find most; no random policy is the best everywhere, so they take turns.
 
-**Deviating.** Schedules within a bound are told by their deviations from run to block (scheduling.py): at one decision the
-task that is next in line goes on instead. A deviation by two places, or two deviations, are of bound 2.
+**Deviating.** Schedules within a bound are told by their deviations from run to block (scheduling.py): at one decision
+the task that is next in line goes on instead. A deviation by two places, or two deviations, are of bound 2.
 
 **What has been looked at** is said by `Coverage`: what was exhausted, so that there is nothing left in it, and how much
 was only sampled.
@@ -56,7 +56,7 @@ class Disturbances:
 class Coverage:
     """What has been looked at."""
 
-    exhausted: list[str] = attrs.field(factory=list)
+    exhausted: list[str] = attrs.field(factory=list[str])
     sampled: int = 0
     runs: int = 0
     seconds: float = 0.0

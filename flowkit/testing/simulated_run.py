@@ -4,7 +4,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -76,8 +76,8 @@ def _noted(world: World, run_id: str, fact: Fact, commands: Sequence[Command]) -
             world.sent.see(fact.event)
         case StepReturned(result=Event() as event):
             world.sent.see(event)
-        case StepReturned(result=list() as events):
-            for event in events:
+        case StepReturned(result=list()):
+            for event in cast("list[Event]", fact.result):
                 world.sent.see(event)
         case _:
             pass

@@ -12,8 +12,8 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -130,7 +130,9 @@ class Simulation:
             unknown = [name for name in self.errors if self.plan.step(name) is None]
             if unknown:
                 has = ", ".join(step.name for step in self.plan.steps)
-                raise WrongCall("faults()", f"names {unknown[0]!r}, which is no step of {self.plan.name}", f"it has {has}")
+                raise WrongCall(
+                    "faults()", f"names {unknown[0]!r}, which is no step of {self.plan.name}", f"it has {has}"
+                )
 
     def with_start(self, start: Event) -> "Simulation":
         """The same with another start event."""
@@ -140,7 +142,7 @@ class Simulation:
         return other
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self) -> Generator[None]:
         """Have what simulations need of this thread, for as long as this lasts."""
         self.kernel_type = _kernel_type(self.backend)  # imported now: a simulation may not do all that importing does
         before = random.getstate()
@@ -213,7 +215,7 @@ class Simulation:
                 verdict.problem = Problem("deadlock", _deadlock(stuck, world))
         except TestingError as problem:
             world.note(problem)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the run's, for its property to look at
             if not world.dead:
                 verdict.run.error = error
         except BaseException:
@@ -274,7 +276,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield one
         todo += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
-            todo += one.exceptions
+            todo += cast("BaseExceptionGroup[BaseException]", one).exceptions
 
 
 class _Process:
@@ -329,11 +331,9 @@ class _Process:
         scenario, run = verdict.run.scenario, verdict.run
         stored = simulation.stored or bool(scenario.crashes)
         for attempt in range(TRIES):
-            kept: Any = {}
-            if stored:
-                kept = {"store": SimulatedStore(verdict.world), "run_id": RUN_ID}
+            kept: Any = {"store": SimulatedStore(verdict.world), "run_id": RUN_ID} if stored else {}
+            handler = self._handler = workflow.run(start_event=simulation.start, **kept)
             with anyio.CancelScope() as self._scope:
-                handler = self._handler = workflow.run(start_event=simulation.start, **kept)
                 await self._take_part(run, handler)
             self._scope = None
             if self._all is not None and self._all.cancel_called:
@@ -365,7 +365,7 @@ async def _finish(run: Run, handler: Handler) -> None:
     try:
         run.value = await handler
         run.error = None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is part of how the run went
         run.error = error
 
 
@@ -377,8 +377,9 @@ def _maker(flow: Any, call: str) -> Callable[[], Workflow]:
         return lambda: flow
     if isinstance(flow, type) and issubclass(flow, Workflow):
         return flow
-    if callable(flow) and not isinstance(flow, type):
-        return flow  # type: ignore[no-any-return]
+    anything: Any = flow  # pyright: ignore[reportUnknownVariableType]
+    if callable(anything) and not isinstance(flow, type):
+        return anything  # type: ignore[no-any-return]
     cure = "give a workflow's class, an instance, or a function that makes one"
     raise WrongCall(call, f"takes a workflow as flow, but got {shown(flow)}", cure)
 
@@ -388,7 +389,7 @@ def start_of(kind: type[Event], given: Any, call: str) -> Event:
     if isinstance(given, kind):
         return given
     if given is None or isinstance(given, Mapping):
-        return kind(**(given or {}))
+        return kind(**cast("Mapping[str, Any]", given or {}))
     raise WrongCall(
         call,
         f"takes a {kind.__name__} as start, or a dict of its fields, but got {shown(given)}",
@@ -414,7 +415,8 @@ def _told(tasks: list[Alive], world: World) -> Iterator[str]:
 
 
 class _Mute(logging.Filter):
-    """Has errors that are logged in a simulated process be findings. What one logs after it has crashed, or when what is
+    """Has errors that are logged in a simulated process be findings. What one logs after it has crashed, or when what
+    is
     left of it is collected, is nobody's concern."""
 
     def __init__(self) -> None:

@@ -1,26 +1,26 @@
 """Hypothesis' stateful testing of a live run: its rules are plain, synchronous methods, the run is paused between them.
 
-    class Approval(testing.WorkflowMachine):
-        flow = ApprovalFlow
-        start = Ask(amount=100)
+class Approval(testing.WorkflowMachine):
+    flow = ApprovalFlow
+    start = Ask(amount=100)
 
-        @rule(answer=testing.events(Approve))
-        def approve(self, answer):
-            self.sim.send(answer)
+    @rule(answer=testing.events(Approve))
+    def approve(self, answer):
+        self.sim.send(answer)
 
-        @rule(seconds=floats(0, 3600))
-        def wait(self, seconds):
-            self.sim.advance(seconds)
+    @rule(seconds=floats(0, 3600))
+    def wait(self, seconds):
+        self.sim.advance(seconds)
 
-        @rule()
-        def crash(self):
-            self.sim.crash_and_resume()
+    @rule()
+    def crash(self):
+        self.sim.crash_and_resume()
 
-        @invariant()
-        def never_paid_twice(self):
-            assert self.sim.effects.count("paid") <= 1
+    @invariant()
+    def never_paid_twice(self):
+        assert self.sim.effects.count("paid") <= 1
 
-    TestApproval = Approval.TestCase
+TestApproval = Approval.TestCase
 """
 
 import contextlib
@@ -40,8 +40,9 @@ __all__ = ["WorkflowMachine"]
 class WorkflowMachine(RuleBasedStateMachine):
     """A Hypothesis state machine around a live run, `sim` (`flowkit.testing.live.LiveRun`).
 
-    Schedules are drawn, too: the simplest is run-to-block. After each rule the run must not have failed, unless with one
-    of the ``expected`` errors or because a rule cancelled it. At the end it is cancelled, and must leave nothing behind.
+    Schedules are drawn, too: the simplest is run-to-block. After each rule the run must not have failed, unless with
+    one of the ``expected`` errors or because a rule cancelled it. At the end it is cancelled, and must leave nothing
+    behind.
 
     Attributes:
         flow: the workflow's class, or a function that makes one.
@@ -63,7 +64,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         super().__init__()
         chosen = defaults.backend
         backend: Backend = type(self).backend if chosen is None or chosen == "both" else chosen
-        late = isinstance(self.start, st.SearchStrategy)
+        late = _is_strategy(self.start)
         self._simulation = Simulation(
             type(self).__dict__.get("flow", type(self).flow),
             None if late else self.start,
@@ -89,8 +90,9 @@ class WorkflowMachine(RuleBasedStateMachine):
         if self._sim is not None:
             return
         simulation = self._simulation
-        if isinstance(self.start, st.SearchStrategy):
-            drawn = data.draw(self.start, label="start")
+        start: Any = self.start
+        if _is_strategy(start):
+            drawn = data.draw(start, label="start")
             simulation = simulation.with_start(start_of(simulation.plan.start_type, drawn, type(self).__name__))
         self._sim = LiveRun(simulation, seed)
 
@@ -111,3 +113,7 @@ class WorkflowMachine(RuleBasedStateMachine):
             self._stack.close()
         if problem is not None:
             raise AssertionError(f"{problem.kind}: {problem.text}")
+
+
+def _is_strategy(start: Any) -> bool:
+    return isinstance(start, st.SearchStrategy)

@@ -49,7 +49,7 @@ from flowkit.testing.parameters import (
     subclasses_of,
 )
 from flowkit.testing.plain_values import PLAIN, Plan, anything, chosen, either, impossible
-from flowkit.testing.refusals import Gate, Spot, attempted, refusal, sifted
+from flowkit.testing.refusals import Gate, Recipe, Spot, built, refusal, sifted
 from flowkit.testing.registered import Registered
 from flowkit.testing.validators import NOTHING_ASKED, Checks, checks_of
 
@@ -110,7 +110,9 @@ class Maker:
         self.holds = 0.0
         self.made: dict[Any, Plan] = {}
 
-    def strategy(self, kinds: Sequence[Any], instead: Mapping[str, SearchStrategy[Any]]) -> SearchStrategy[Any]:
+    def recipe(self, kinds: Sequence[Any], instead: Mapping[str, SearchStrategy[Any]]) -> Callable[[st.DrawFn], Any]:
+        """How to draw one of these events."""
+
         def make() -> Plan:
             return either([self._class(kind, False, instead) for kind in kinds])
 
@@ -126,11 +128,12 @@ class Maker:
                     self.levels = levels + (max(1, int(math.log(LEAVES, self.holds))) if grows else DEEPER)
                     break
             plan = make()
-        if plan.strategy is None:
+        strategy = plan.strategy
+        if strategy is None:
             holder = self.endless[-1]
             self.trail = self.endless
             self._refuse(f"each {type_name(holder.owner)} would hold another: let it be `| None`, or be in a list")
-        return plan.strategy
+        return plan.recipe or (lambda draw: draw(strategy))
 
     def _refuse(self, reason: str, kind: Any = None, cause: Exception | None = None) -> NoReturn:
         raise refusal(self.trail, reason, kind) from cause
@@ -198,7 +201,7 @@ class Maker:
         if plan.choices is not None:
             return chosen([one for one in plan.choices if checks.allow(one)], f"{checks} refuses every value")
         gate = Gate(self.trail, f"{checks} refuses whatever is drawn")
-        return attrs.evolve(plan, strategy=sifted(plan.strategy, checks.allow, gate))
+        return attrs.evolve(plan, strategy=sifted(plan.strategy, checks.allow, gate), recipe=None)
 
     def _drawn(self, annotation: Any, kind: Any, checks: Checks, hashed: bool) -> Plan:
         arguments: Any = get_args(annotation)
@@ -211,7 +214,7 @@ class Maker:
             return self._classes(arguments)
         if kind in _NO_DATA:
             self._refuse("no values are known for it")
-        if self.registered.instead(kind):
+        if self.registered.instead(annotation):
             return self._by_hypothesis(annotation)
         if kind in PLAIN:
             return PLAIN[kind](checks) if kind is not bytearray or not hashed else _unhashable(kind)
@@ -350,7 +353,7 @@ class Maker:
     def _class(self, kind: Any, hashed: bool, instead: Mapping[str, SearchStrategy[Any]] | None = None) -> Plan:
         """The plan for a class and, if it is one of events or an abstract one, for its subclasses."""
         origin = bare(kind)
-        if not instead and self.registered.instead(origin):
+        if not instead and self.registered.instead(kind):
             return self._by_hypothesis(kind)
         is_abstract = inspect.isabstract(origin)
         kinds = [] if is_abstract else [kind]
@@ -362,7 +365,7 @@ class Maker:
         def make(one: Any) -> Plan:
             if not is_event(bare(one)) and not has_parameters(bare(one)):
                 return self._of(one, hashed=hashed)
-            if not instead and self.registered.instead(bare(one)):
+            if not instead and self.registered.instead(one):
                 return self._by_hypothesis(one)
             if instead:
                 return self._instance(one, hashed, instead)
@@ -431,12 +434,13 @@ class Maker:
         build: Any = origin
         if any(parameter.default is LEFT_OUT for parameter in parameters):
             build = _leaving_out(origin)
-        if not tries and not suspects:
-            return _whole(st.builds(build, **parts), plans)
-        trail = (*self.trail, *suspects) if len(suspects) == 1 and not tries else self.trail
-        reason = f"each {origin.__name__} that is built fails"
-        gate = Gate(trail, reason, origin, parameters[0].name if parameters else "")
-        return _whole(attempted(build, parts, gate), plans)
+        gate = None
+        if tries or suspects:
+            trail = (*self.trail, *suspects) if len(suspects) == 1 and not tries else self.trail
+            reason = f"each {origin.__name__} that is built fails"
+            gate = Gate(trail, reason, origin, parameters[0].name if parameters else "")
+        recipe = Recipe(build, parts, gate)
+        return attrs.evolve(_whole(built(recipe), plans), recipe=recipe)
 
     @contextlib.contextmanager
     def _at(self, owner: Any, parameter: Parameter) -> Generator[None]:
@@ -492,6 +496,7 @@ def _first(default: SearchStrategy[Any], plan: Plan) -> Plan:
         choices=None,
         none_first=False,
         holds=plan.holds / 2,
+        recipe=None,
     )
 
 
@@ -559,7 +564,7 @@ def _leaving_out(kind: Any) -> Callable[..., Any]:
     def build(**given: Any) -> Any:
         return kind(**{name: value for name, value in given.items() if value is not LEFT_OUT})
 
-    build.__name__ = build.__qualname__ = kind.__name__  # Hypothesis shows what was called
+    build.__name__ = kind.__name__
     return build
 
 

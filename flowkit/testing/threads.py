@@ -1,19 +1,19 @@
 """Worker threads in a simulation, and what simulated code may not do.
 
-**By turns.** A plain step runs in a real thread, as `anyio.from_thread` has to work in it, but never at the same time as
-the loop: the loop stops until the thread has ended, or asks for something (`anyio.from_thread.run`, ``time.sleep``),
+**By turns.** A plain step runs in a real thread, as `anyio.from_thread` has to work in it, but never at the same time
+as the loop: the loop stops until the thread has ended, or asks for something (`anyio.from_thread.run`, ``time.sleep``),
 and the thread stops until it has its answer. So nothing depends on what the operating system does. Other tasks have
 their turn before the thread begins, before each thing it asks for, and after its end.
 
 **flowkit's own calls in threads** (to a store) never ask for anything, so they are made at once, in the loop's thread.
 
 **While a simulation runs** (`installed`), the public functions by which code enters and leaves threads stand for this,
-in the simulation's thread and in those of its plain steps; all other threads get the real ones. ``time.sleep`` in a plain
-step takes virtual time. What reaches for the real world is refused where Python tells of it: sockets, processes and
-signals by an audit hook, threads of the code's own by ``Thread.start``.
+in the simulation's thread and in those of its plain steps; all other threads get the real ones. ``time.sleep`` in a
+plain step takes virtual time. What reaches for the real world is refused where Python tells of it: sockets, processes
+and signals by an audit hook, threads of the code's own by ``Thread.start``.
 
-**A thread that blocks** for `PATIENCE` seconds of real time ends the simulation with `Blocked`, and its line. A task that
-blocks the loop is interrupted by a watchman (`watched`), where the simulation runs in the main thread.
+**A thread that blocks** for `PATIENCE` seconds of real time ends the simulation with `Blocked`, and its line. A task
+that blocks the loop is interrupted by a watchman (`watched`), where the simulation runs in the main thread.
 """
 
 import _thread
@@ -23,7 +23,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -42,6 +42,8 @@ __all__ = ["PATIENCE", "Watching", "in_thread", "installed", "simulating", "watc
 
 PATIENCE = 5.0
 """Real seconds that a plain step may run, or a task step may take, before the simulation is given up."""
+
+_frames = sys._current_frames  # pyright: ignore[reportPrivateUsage] - documented, underscore and all
 
 _state = threading.local()  # .simulates in a simulation's thread, .job in a plain step's
 
@@ -67,8 +69,8 @@ class _Job:
     """One call in a thread."""
 
     call: Callable[[], Any]
-    to_loop: "queue.SimpleQueue[_Asked | _Done]" = attrs.field(factory=queue.SimpleQueue)
-    to_thread: "queue.SimpleQueue[_Done]" = attrs.field(factory=queue.SimpleQueue)
+    to_loop: "queue.SimpleQueue[_Asked | _Done]" = attrs.field(factory=queue.SimpleQueue["_Asked | _Done"])
+    to_thread: "queue.SimpleQueue[_Done]" = attrs.field(factory=queue.SimpleQueue["_Done"])
 
     def ask(self, function: Callable[[], Any], *, shielded: bool = False) -> Any:
         """From the thread: have the loop do this; what came of it."""
@@ -90,7 +92,7 @@ class _Pool:
         if self._idle:
             inbox = self._idle.pop()
         else:
-            inbox = queue.SimpleQueue()
+            inbox = queue.SimpleQueue["_Job | None"]()
             thread = threading.Thread(target=_work, args=(inbox,), name="flowkit simulated thread", daemon=True)
             _start(thread)
             self._threads.append(thread)
@@ -160,10 +162,12 @@ async def _by_turns(job: _Job) -> Any:
         try:
             with anyio.CancelScope(shield=True):
                 await anyio.lowlevel.checkpoint()
+            value: Any = None
             with anyio.CancelScope(shield=message.shielded):
                 value = message.function()
                 if isinstance(value, Awaitable):
-                    value = await value
+                    anything: Any = value  # pyright: ignore[reportUnknownVariableType]
+                    value = await anything
             answer = _Done(value)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread
             answer = _Done(error=error)
@@ -171,7 +175,7 @@ async def _by_turns(job: _Job) -> Any:
 
 
 def _place_in_thread(job: _Job) -> str | None:
-    frames = sys._current_frames()
+    frames = _frames()
     for thread in threading.enumerate():
         if thread.ident in frames and thread.name == "flowkit simulated thread":
             frame = frames[thread.ident]
@@ -189,7 +193,7 @@ _start = threading.Thread.start
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[None]:
+def installed() -> Generator[None]:
     """Have this thread simulate."""
     if getattr(_state, "simulates", False):
         yield  # one simulation after another, within a larger one
@@ -214,7 +218,7 @@ def installed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def simulating() -> Iterator[None]:
+def simulating() -> Generator[None]:
     """What runs in here, in this thread, is simulated."""
     before = getattr(_state, "simulates", False)
     _state.simulates = True
@@ -343,7 +347,7 @@ class _Watchman:
             if beat != seen or scheduler is None:
                 seen, since = beat, now
             elif now - since >= PATIENCE and self.place is None:
-                frame = sys._current_frames().get(threading.main_thread().ident or 0)
+                frame = _frames().get(threading.main_thread().ident or 0)
                 self.place = "" if frame is None else line_of(frame)
                 _thread.interrupt_main()
 
@@ -356,7 +360,7 @@ Watching = Callable[[Scheduler], contextlib.AbstractContextManager[None]]
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Watching]:
+def watched() -> Generator[Watching]:
     """Watch simulations, each in a context that what this gives makes from its scheduler.
 
     Raises:
@@ -369,7 +373,7 @@ def watched() -> Iterator[Watching]:
     watchman = _Watchman()
 
     @contextlib.contextmanager
-    def watching(scheduler: Scheduler) -> Iterator[None]:
+    def watching(scheduler: Scheduler) -> Generator[None]:
         watchman.beat += 1
         watchman.scheduler = scheduler
         try:

@@ -5,7 +5,7 @@ the task stands: too slow for a search, and the same run all the same.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -190,7 +190,7 @@ def _fact(fact: Any) -> str:
 
 def _result(result: Any) -> str:
     if isinstance(result, list):
-        return f"[{', '.join(_event(one) for one in result)}]"
+        return f"[{', '.join(map(_event, cast('list[Event]', result)))}]"
     return _event(result)
 
 

@@ -4,11 +4,11 @@ A `World` outlives the processes simulated in it. Its store's content, the effec
 time of day go on after a crash; loop, tasks and workflow are made anew.
 
 **A crash is at once.** From then on the store refuses everything and nothing has effects any more; the process' tasks
-are cancelled, but what they do in their clean-ups can't reach anything. (A process that is killed has no clean-ups. That
-they run here, in vain, is the price of ending it inside a larger one.)
+are cancelled, but what they do in their clean-ups can't reach anything. (A process that is killed has no clean-ups.
+That they run here, in vain, is the price of ending it inside a larger one.)
 
-**Points.** A process may die right before and right after each of the journal's writes, between those of one commit, and
-right before and after each effect. They are counted from the process' begin.
+**Points.** A process may die right before and right after each of the journal's writes, between those of one commit,
+and right before and after each effect. They are counted from the process' begin.
 """
 
 from collections import Counter
@@ -143,10 +143,13 @@ class World(outside.Outside):
     def error(self, fault: Fault) -> Exception:
         """The error that a fault raises."""
         given = self._errors[fault.step][fault.error]
-        try:
-            made = given() if isinstance(given, type) else given
-        except TypeError:
-            made = given("raised by the simulation")  # type: ignore[operator]
+        if isinstance(given, type):
+            try:
+                made = given()
+            except TypeError:
+                made = given("raised by the simulation")
+        else:
+            made = given
         self.injected.append(made)
         return made.with_traceback(None)
 
