@@ -115,12 +115,12 @@ LAYERS = {
         testing.simulated_run
         testing.trace
         testing.simulation
-        testing.faults
+        testing.mishaps
         testing.token
         testing.search
         testing.shrink
         testing.report
-        testing.explore
+        testing.exploring
         testing.oracles
         testing.live
         testing.stateful

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from flowkit.errors import shown
-from flowkit.testing.explore import BOUND, BUDGET, searched
+from flowkit.testing.exploring import BOUND, BUDGET, searched
 from flowkit.testing.run import Run
 from flowkit.testing.scenario import Backend
 from flowkit.testing.search import Check, Coverage, Disturbances

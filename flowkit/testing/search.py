@@ -18,7 +18,7 @@ from random import Random
 
 import attrs
 
-from flowkit.testing.faults import Faults
+from flowkit.testing.mishaps import Faults
 from flowkit.testing.scenario import Cancel, Fault, PolicyName, Scenario
 from flowkit.testing.settings import Budget
 from flowkit.testing.simulation import Problem, Simulation, Verdict

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from flowkit.errors import WrongCall, shown
 from flowkit.events import Event
 from flowkit.testing.counterexample import Counterexample
-from flowkit.testing.faults import Faults
+from flowkit.testing.mishaps import Faults
 from flowkit.testing.problems import TestingError
 from flowkit.testing.report import failure_text, neighbours, report
 from flowkit.testing.run import Run
