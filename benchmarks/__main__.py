@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measures, prints the table, writes the JSON. Run it on an otherwise idle machine.
 `python -m benchmarks durable` measures what it costs to keep runs in a store (durable.py), `python -m benchmarks races`
-how soon planted races are found (races.py).
+how soon planted races are found (races.py), `python -m benchmarks harness` what a simulated run costs (harness.py).
 
 Each backend gets one event loop, in which each workload's contestants are measured against each other (see
 measure.py); then the memory of waiting runs, whose bookkeeping would slow down everything else, and last the
@@ -18,7 +18,7 @@ from time import perf_counter
 
 import anyio
 
-from benchmarks import durable, floor, flowkit_rows, peers, races
+from benchmarks import durable, floor, flowkit_rows, harness, peers, races
 from benchmarks.footprint import idle_memory, import_times
 from benchmarks.measure import Result, measure
 from benchmarks.report import Section, print_footprint, print_section, write_json
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if arguments[:1] == ["races"]:
         races.main(arguments[1:])
+        return
+    if arguments[:1] == ["harness"]:
+        harness.main(arguments[1:])
         return
     options = parse(arguments)
     workloads = QUICK if options.quick else FULL

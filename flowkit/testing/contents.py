@@ -18,6 +18,7 @@ MOST = 5_000
 """Events that are watched in a run; later ones aren't."""
 
 DEEPEST = 12
+_SIMPLEST = {str, int, float, bytes, bool, type(None)}
 _PLAIN = (str, int, float, bytes, bool, complex, type(None), type)
 
 
@@ -29,20 +30,15 @@ class Sent:
 
     def see(self, event: Event) -> None:
         """Note an event's content, if it hasn't been."""
-        if id(event) in self._seen or len(self._seen) >= MOST:
-            return
-        for value in _values(event):
-            if not isinstance(value, _PLAIN):
-                self._seen[id(event)] = (event, _content(event, 0))
+        for value in vars(event).values():
+            if type(value) not in _SIMPLEST and not isinstance(value, _PLAIN):
+                if id(event) not in self._seen and len(self._seen) < MOST:
+                    self._seen[id(event)] = (event, _content(event, 0))
                 return
 
     def changed(self) -> list[Event]:
         """Those that aren't what they were."""
         return [event for event, content in self._seen.values() if _content(event, 0) != content]
-
-
-def _values(event: Event) -> list[Any]:
-    return [event[key] for key in event]
 
 
 def _content(value: Any, depth: int) -> Any:
@@ -52,7 +48,7 @@ def _content(value: Any, depth: int) -> Any:
     if depth >= DEEPEST:
         return id(value)
     if isinstance(value, Event):
-        return (type(value), [(key, _content(value[key], depth + 1)) for key in value])
+        return (type(value), [(key, _content(one, depth + 1)) for key, one in vars(value).items()])
     if isinstance(value, bytearray):
         return bytes(value)
     anything: Any = value

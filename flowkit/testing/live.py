@@ -268,5 +268,4 @@ class LiveRun:
         return self._handler
 
     def _forget(self) -> None:
-        for run in self._world.runs:
-            run.forget()
+        self._world.forget()

@@ -37,7 +37,7 @@ class Faults:
                     yield Fault(spec.name, call, "lose", error)
                 if self.delays:
                     yield Fault(spec.name, call, "delay", seconds=LATE)
-                limit = spec.options.timeout or world.top.timeout
+                limit = spec.options.timeout or world.timeout
                 if self.timeouts and limit is not None:
                     yield Fault(spec.name, call, "stall", seconds=limit + 1)
 

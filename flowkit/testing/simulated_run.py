@@ -11,7 +11,7 @@ import attrs
 
 from flowkit import outside
 from flowkit.events import Event
-from flowkit.facts import Command, EventPublished, EventSent, Fact, RunCancelled, RunStarted, StartStep, StepReturned
+from flowkit.facts import Command, EventPublished, EventSent, Fact, RunCancelled, RunStarted, StepReturned
 from flowkit.launching import chained
 from flowkit.runner import Run
 from flowkit.stations import Station
@@ -34,7 +34,7 @@ class SimulatedRun(Run):
         super().__init__(*args, **{**named, "keep": chained(noted, named.get("keep"))})
         world.runs.append(self)
         if self.parent is None:
-            world.top = self
+            world.top, world.timeout = self, self.timeout
 
     def forget(self) -> None:
         """The simulation is over: what became of the run is nobody's concern, so its handle reports nothing."""
@@ -81,9 +81,6 @@ def _noted(world: World, run_id: str, fact: Fact, commands: Sequence[Command]) -
                 world.sent.see(event)
         case _:
             pass
-    for command in commands:
-        if type(command) is StartStep:
-            world.started["all"] += 1
 
 
 def _spoiled(world: World, station: Station) -> Callable[..., Any]:

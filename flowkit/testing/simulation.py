@@ -192,8 +192,7 @@ class Simulation:
         if world.top is not None:
             run.state = world.top.machine.state.root
         verdict.problem = verdict.problem or self._judged(verdict)
-        for one in world.runs:
-            one.forget()
+        world.close()
         return verdict
 
     def _live(self, verdict: Verdict, now: float, crash_at: int | None) -> float:
@@ -223,8 +222,7 @@ class Simulation:
                 kernel.close()
                 raise
         if world.dead:
-            for one in world.runs:
-                one.forget()
+            world.forget()
         left = [] if world.dead or verdict.problem is not None else kernel.alive()
         kernel.close()
         if left:

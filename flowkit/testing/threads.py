@@ -195,11 +195,10 @@ _start = threading.Thread.start
 @contextlib.contextmanager
 def installed() -> Generator[None]:
     """Have this thread simulate."""
-    if getattr(_state, "simulates", False):
-        yield  # one simulation after another, within a larger one
+    if hasattr(_state, "pool"):
+        yield  # two simulations are open at once
         return
     _watch_outside()
-    stack = contextlib.ExitStack()
     with _installing:
         _installed.append(None)
         if len(_installed) == 1:
@@ -214,7 +213,6 @@ def installed() -> Generator[None]:
                 _patches.close()
         pool.close()
         del _state.pool
-        stack.close()
 
 
 @contextlib.contextmanager

@@ -54,14 +54,14 @@ class World(outside.Outside):
         """Every run that was made, nested ones, too."""
         self.top: Any = None
         """The latest run that isn't nested in another."""
+        self.timeout: float | None = None
+        """That run's."""
         self.problem: TestingError | None = None
         """The first thing that the simulation couldn't do."""
         self.record: list[tuple[float, int, int, str, Any]] = []
         """Time, task step, task, kind and detail of what happened."""
         self.calls: Counter[str] = Counter()
         """Of steps, over all lives."""
-        self.started: Counter[str] = Counter()
-        """Attempts that a run has asked for."""
         self.stream: list[Event] = []
         self.effects: list[Any] = []
         self.writes: list[int] = []
@@ -82,6 +82,17 @@ class World(outside.Outside):
         self._ids = 0
         self._errors = errors
         self._faults = {(fault.step, fault.call): fault for fault in scenario.faults}
+
+    def forget(self) -> None:
+        """What becomes of the runs there have been is nobody's concern any more."""
+        for run in self.runs:
+            run.forget()
+        self.runs.clear()
+
+    def close(self) -> None:
+        """The simulation is over. Lets go of what refers to the world, or the collector would have to find it."""
+        self.forget()
+        self.kernel = self.top = self._cut = None
 
     # -------------------------------------------------------------------------------------------------- the outside
 
