@@ -56,7 +56,7 @@ class Searched:
     runs took."""
 
     runs: int
-    found: str | None
+    found: str | None = attrs.field(converter=lambda text: text and text.splitlines()[0][:120])
     seconds: float
 
 
