@@ -19,7 +19,7 @@ QUICK = 40
 """Runs of each search in a correct program."""
 
 LONG = 400
-"""The same under ``-m crash``, where each program is looked at with every oracle: some 50,000 runs in all."""
+"""The same under ``-m crash``, where each program is looked at with every oracle: tens of thousands of runs in all."""
 
 REPLAYS = 20
 
