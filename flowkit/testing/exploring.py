@@ -112,6 +112,7 @@ def searched(
         Counterexample: something was found.
         TestingError: the workflow asks for what a simulation can't do.
     """
+    __tracebackhide__ = True
     search = Search(simulation, check, budget=budget, bound=bound, disturb=disturb, known=known)
     found = search.find()
     if found is None:

@@ -42,7 +42,8 @@ def report(
         "",
         f"  found after {coverage.runs:,} runs, made small in {shrinking:,} more; on {simulation.backend}",
         *([f"  exhausted before: {', '.join(coverage.exhausted)}"] if coverage.exhausted else []),
-        f"  replay: testing.simulate({name}, {shown(simulation.start, 200)}, replay={token!r})",
+        "  see it again by `pytest --flowkit-replay=TOKEN`, or `testing.simulate(flow, start, replay=TOKEN)`; the token is",
+        f"  {token}",
     ]
     return "\n".join(line.rstrip() for line in lines)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from flowkit.errors import StateError
+from flowkit.errors import StateError, shown
 from flowkit.events import Event
 from flowkit.testing.scenario import Scenario
 
@@ -28,7 +28,7 @@ class Happening:
         return f"{self.time:g} s, task {self.task}: {self.what}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Run:
     """A finished simulated run.
 
@@ -64,6 +64,10 @@ class Run:
     value: Any = attrs.field(default=_UNSET, repr=False)
 
     __test__ = False
+
+    def __repr__(self) -> str:
+        ended = f"failed: {self.error!r}" if self.error is not None else f"result={shown(self.value)}"
+        return f"<simulated run: {ended}, {len(self.stream)} events shown, {len(self.effects)} effects>"
 
     @property
     def result(self) -> Any:

@@ -4,7 +4,7 @@ The timeline is made by running a scenario once more with a `TracingScheduler`, 
 the task stands: too slow for a search, and the same run all the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, cast
 
 import attrs
@@ -88,30 +88,33 @@ def happenings(world: World) -> list[Happening]:
     ]
 
 
-def rows_of(world: World, scheduler: TracingScheduler) -> Iterable[tuple[Row, str, list[str]]]:
+def rows_of(world: World, scheduler: TracingScheduler) -> Iterator[tuple[Row, str, list[str]]]:
     """The steps worth showing, each with the name of its task and what it did."""
     happened: dict[int, list[str]] = {}
-    names = dict.fromkeys(scheduler.order, "")
-    labels: dict[int, str] = {}
-    for _, step, task, kind, detail in world.record:
+    calls: dict[int, str] = {}
+    for _, step, _, kind, detail in world.record:
         if kind == "call" and detail[0] != STORE:
-            labels[step] = names[task] = f"{detail[0]} #{detail[1]}"
+            calls[step] = f"{detail[0]} #{detail[1]}"
         if text := _told(kind, detail):
             happened.setdefault(step, []).append(text)
-    current = {task: plain_name(scheduler.names.get(task, "")) for task in names}
-    first = dict[int, str]()
+    # A worker that has yet to take its first event is called by that.
+    names = {row.task: calls[row.step] for row in reversed(scheduler.rows) if row.step in calls}
+    names = {task: names.get(task) or plain_name(name) for task, name in scheduler.names.items()} | names
+    switched: dict[int, int] = {}
     for row in scheduler.rows:
-        if row.step in labels:
-            first.setdefault(row.task, labels[row.step])
-    current.update(first)  # a worker that has yet to take its first event is called by that
-    for row in scheduler.rows:
-        if row.step in labels:
-            current[row.task] = labels[row.step]
+        if row.step in calls:
+            names[row.task] = calls[row.step]
+        if row.instead_of is not None:
+            switched[row.task] = row.instead_of
         did = happened.get(row.step, [])
         if not _is_authors(row.place):
             row.place = ""
-        if did or row.instead_of is not None or row.place:
-            yield row, current.get(row.task) or f"task {row.task}", did
+        if did or row.place:
+            # A switch is shown at the first thing that the task does after it.
+            row.instead_of = switched.pop(row.task, None)
+            if row.instead_of is not None:
+                did = [f"instead of {names.get(row.instead_of, 'another task')}", *did]
+            yield row, names.get(row.task, f"task {row.task}"), did
 
 
 def _is_authors(place: str) -> bool:
