@@ -26,16 +26,8 @@ REPLAYS = 20
 BEYOND = {
     "LongTransfers": "needs three deviations: delay bound 2 doesn't reach it, random schedules seldom do",
     "Ticket": "nothing compares the run with itself yet",
-    "Session": "delays are of 10 seconds, the token is good for 20",
-    "Quote": "what may go wrong is known from a run in which nothing does: its second fault comes after the first",
 }
 """What the harness doesn't find yet, or not so small, and why."""
-
-FALSE = {
-    "Paying": "the property of a cancelled run sees the effects of the one that was run after it, too",
-    "Downloads": "so it does its stream",
-}
-"""Correct programs in which the harness finds something, and why."""
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -105,14 +97,14 @@ def replayed(row: Planted, token: str) -> list[str]:
         return told(again.run)
 
 
-@each(CORRECT, FALSE)
+@each(CORRECT)
 @backends
 def test_no_alarm_in_a_correct_program(row: Correct, backend: str) -> None:
     explored(row, backend, QUICK, always=True)()
 
 
 @pytest.mark.crash
-@each(CORRECT, FALSE)
+@each(CORRECT)
 @backends
 def test_no_alarm_in_a_correct_program_however_long_one_looks(row: Correct, backend: str) -> None:
     explored(row, backend, LONG, always=True)()

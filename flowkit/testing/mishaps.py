@@ -1,6 +1,7 @@
 """What may go wrong in a run, and the single faults that follow from it once one run has been seen."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import attrs
@@ -12,8 +13,9 @@ from flowkit.testing.world import Errors, World
 
 __all__ = ["Faults", "faults"]
 
-LATE = 10.0
-"""Virtual seconds of a delay, where nothing says how long one has to be."""
+LATE = (10.0, 3600.0)
+"""Virtual seconds of a delay, where nothing says how long one has to be: past what people wait for, and past what
+tokens, leases and caches live for."""
 
 
 @attrs.frozen
@@ -21,7 +23,7 @@ class Faults:
     """What may go wrong. Made by `faults`."""
 
     errors: Errors
-    delays: bool
+    delays: Sequence[float]
     timeouts: bool
     store: bool
 
@@ -35,22 +37,22 @@ class Faults:
                 for error in range(len(self.errors.get(spec.name, ()))):
                     yield Fault(spec.name, call, "raise", error)
                     yield Fault(spec.name, call, "lose", error)
-                if self.delays:
-                    yield Fault(spec.name, call, "delay", seconds=LATE)
+                for seconds in self.delays:
+                    yield Fault(spec.name, call, "delay", seconds=seconds)
                 limit = spec.options.timeout or world.timeout
                 if self.timeouts and limit is not None:
                     yield Fault(spec.name, call, "stall", seconds=limit + 1)
 
     def _of_store(self, world: World) -> Iterator[Fault]:
-        for call in range(1, len(world.writes) + 1):
+        for call in range(1, world.commits + 1):
             yield Fault(STORE, call, "full")
-            yield Fault(STORE, call, "slow", seconds=LATE)
+            yield Fault(STORE, call, "slow", seconds=LATE[0])
 
 
 def faults(
     *,
     raises: "Mapping[str, type[Exception] | Exception | Sequence[type[Exception] | Exception]] | None" = None,
-    delays: bool = False,
+    delays: bool | float | Sequence[float] = False,
     timeouts: bool = False,
     store: bool = False,
 ) -> Faults:
@@ -59,7 +61,7 @@ def faults(
     Args:
         raises: which errors a step may raise, by its name: a class, an instance, or several. It raises them instead of
             doing its work, or after having done it.
-        delays: any call of a step may begin late.
+        delays: any call of a step may begin late: by 10 virtual seconds or an hour, or by as many as are given here.
         timeouts: a step with a timeout may do its work and then take too long; where the run has a timeout, any step.
         store: the run is kept in a store, and each of its writes may fail, or be slow.
 
@@ -78,4 +80,14 @@ def faults(
                 problem = f"takes exceptions for step {step!r}, but got {shown(one)}"
                 raise WrongCall("faults()", problem, "give a subclass of Exception, or an instance")
         errors[step] = several
-    return Faults(errors, delays, timeouts, store)
+    return Faults(errors, _delays(delays), timeouts, store)
+
+
+def _delays(given: Any) -> Sequence[float]:
+    if isinstance(given, bool):
+        return LATE if given else ()
+    several: list[Any] = list(given) if isinstance(given, Sequence) else [given]
+    for one in several:
+        if isinstance(one, bool) or not isinstance(one, int | float) or not 0 < one < inf:
+            raise WrongCall("faults()", f"got delays={shown(given)}", "give True, virtual seconds, or several of them")
+    return several

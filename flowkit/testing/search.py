@@ -42,14 +42,24 @@ class Disturbances:
         found: list[tuple[str, list[Scenario]]] = []
         if self.faults is not None:
             sites = self.faults.sites(simulation.plan, base.world)
-            found.append(("faults", [Scenario(faults=(one,)) for one in sites]))
+            found.append(("fault", [Scenario(faults=(one,)) for one in sites]))
         if self.cancel:
             steps = range(base.world.scheduler.steps)
-            found.append(("cancellation points", [Scenario(cancel=Cancel(step)) for step in steps]))
-            found.append(("cancel_run() points", [Scenario(cancel=Cancel(step, "run")) for step in steps]))
+            found.append(("cancellation point", [Scenario(cancel=Cancel(step)) for step in steps]))
+            found.append(("cancel_run() point", [Scenario(cancel=Cancel(step, "run")) for step in steps]))
         if self.crash:
-            found.append(("crash points", [Scenario(crashes=(one,)) for one in range(len(base.world.points))]))
+            found.append(("crash point", [Scenario(crashes=(one,)) for one in range(len(base.world.points))]))
         return found
+
+    def following(self, simulation: Simulation, base: Verdict, verdict: Verdict) -> list[Scenario]:
+        """A fault brings calls that there were none of before, of a fallback or a further attempt: each of them may be
+        spoiled, too."""
+        if self.faults is None:
+            return []
+        before = {(one.step, one.call) for one in self.faults.sites(simulation.plan, base.world)}
+        now = self.faults.sites(simulation.plan, verdict.world)
+        first = verdict.run.scenario.faults
+        return [Scenario(faults=(*first, one)) for one in now if (one.step, one.call) not in before]
 
 
 @attrs.define
@@ -146,14 +156,18 @@ class Search:
             yield Scenario(policy="fifo")
             first = yield from self._deviating([(Scenario(), base.world.scheduler.widths)], 1, 0.0)
         sites = self._disturb.sites(self.simulation, base)
+        following: list[Scenario] = []
+        sites.append(("fault after a fault", following))
         for name, scenarios in sites:
             for number, scenario in enumerate(scenarios):
                 if not self._left:
                     self.coverage.sampled += number
                     return
                 yield scenario
+                if name == "fault":
+                    following += self._disturb.following(self.simulation, base, self.last)
             if scenarios:
-                self.coverage.exhausted.append(f"{len(scenarios)} {name}")
+                self.coverage.exhausted.append(_counted(len(scenarios), name))
         for bound in range(2, self._bound + 1):
             first = yield from self._deviating(first, bound, self._left / 2)
             if not first:
@@ -207,7 +221,9 @@ class Search:
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    """So many of these; its first noun takes an s where there are several."""
+    noun, gap, rest = what.partition(" after ")
+    return f"{number:,} {noun}{'' if number == 1 else 's'}{gap}{rest}"
 
 
 def _distinct(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:

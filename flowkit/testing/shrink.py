@@ -3,10 +3,11 @@
 First the disturbances go, one by one. Then the schedule: one without any deviation is tried, then, where that isn't
 enough, each with a single one, which finds the smallest there is. Only where that fails, too, the deviations of the
 schedule that was found are thinned out (Zeller, Hildebrandt, *Simplifying and isolating failure-inducing input*, TSE
-2002), and, from three on, those with two are tried.
+2002), up to three of them are tried together, and, from three on, all schedules with two.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import combinations, islice
 
 import attrs
 
@@ -74,6 +75,7 @@ class _Shrinking:
             if not self._takes(attrs.evolve(plain, deviations=told)):
                 return  # a policy that can't be told by its deviations: it went on unfairly for too long
         self._thin_out(plain)
+        self._pick_few(plain)
         if len(self.best.scenario.deviations) > 2:
             count = self._decisions()
             pairs = (((one, 1), (other, 1)) for other in range(count) for one in range(other))
@@ -85,6 +87,16 @@ class _Shrinking:
 
     def _first(self, scenarios: Iterable[Scenario]) -> bool:
         return any(self._takes(scenario) for scenario in scenarios)
+
+    def _pick_few(self, plain: Scenario) -> None:
+        """Up to three of the deviations that are left."""
+        deviations = self.best.scenario.deviations
+        few = (
+            attrs.evolve(plain, deviations=chosen)
+            for size in range(1, min(4, len(deviations)))
+            for chosen in combinations(deviations, size)
+        )
+        self._first(islice(few, MOST // 4))
 
     def _thin_out(self, plain: Scenario) -> None:
         """Delta debugging: leave out ever smaller parts."""

@@ -187,10 +187,8 @@ class Simulation:
             outside.around.reset(token)
         if world.problem is not None:
             raise world.problem.with_traceback(None)
-        run.stream, run.effects, run.writes, run.warnings = world.stream, world.effects, world.writes, world.warnings
+        world.describe(run if verdict.again is None else verdict.again)
         run.lives, run.duration = world.lives, now
-        if world.top is not None:
-            run.state = world.top.machine.state.root
         verdict.problem = verdict.problem or self._judged(verdict)
         world.close()
         return verdict
@@ -318,6 +316,7 @@ class _Process:
             try:
                 await self._go(workflow)
                 if simulation.again and verdict.run.cancelled:
+                    verdict.world.describe(verdict.run)
                     verdict.again = Run(verdict.run.scenario, simulation.backend)
                     await self._take_part(verdict.again, workflow.run(start_event=simulation.start))
             finally:

@@ -101,6 +101,7 @@ def rows_of(world: World, scheduler: TracingScheduler) -> Iterator[tuple[Row, st
     names = {row.task: calls[row.step] for row in reversed(scheduler.rows) if row.step in calls}
     names = {task: names.get(task) or plain_name(name) for task, name in scheduler.names.items()} | names
     switched: dict[int, int] = {}
+    places: dict[int, str] = {}
     for row in scheduler.rows:
         if row.step in calls:
             names[row.task] = calls[row.step]
@@ -109,7 +110,8 @@ def rows_of(world: World, scheduler: TracingScheduler) -> Iterator[tuple[Row, st
         did = happened.get(row.step, [])
         if not _is_authors(row.place):
             row.place = ""
-        if did or row.place:
+        if did or (row.place and places.get(row.task) != row.place):
+            places[row.task] = row.place
             # A switch is shown at the first thing that the task does after it.
             row.instead_of = switched.pop(row.task, None)
             if row.instead_of is not None:

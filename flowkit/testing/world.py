@@ -25,6 +25,7 @@ from flowkit.store import RunInfo, Status, Store, Write
 from flowkit.testing.contents import Sent
 from flowkit.testing.kernel import Kernel
 from flowkit.testing.problems import TestingError
+from flowkit.testing.run import Run
 from flowkit.testing.scenario import STORE, Fault, Scenario
 from flowkit.testing.scheduling import Scheduler
 
@@ -75,6 +76,8 @@ class World(outside.Outside):
         self.injected: list[Exception] = []
         """Errors that were raised in place of a step's own doing."""
         self.sent = Sent()
+        self.commits = 0
+        """How many times the store was written to."""
         self.lives = 0
         self.dead = False
         self._crash_at: int | None = None
@@ -82,6 +85,15 @@ class World(outside.Outside):
         self._ids = 0
         self._errors = errors
         self._faults = {(fault.step, fault.call): fault for fault in scenario.faults}
+
+    def describe(self, run: Run) -> None:
+        """Write into a run what it has shown and done until now; what comes from here on is another's."""
+        run.stream, self.stream = self.stream, []
+        run.effects, self.effects = self.effects, []
+        run.writes, self.writes = self.writes, []
+        run.warnings, self.warnings = self.warnings, []
+        if self.top is not None:
+            run.state = self.top.machine.state.root
 
     def forget(self) -> None:
         """What becomes of the runs there have been is nobody's concern any more."""
@@ -104,8 +116,24 @@ class World(outside.Outside):
         return f"simulated-{self._ids}"
 
     def note(self, problem: TestingError) -> None:
-        """The simulation can't do something, whatever the code that asked for it makes of that."""
-        self.problem = self.problem or problem
+        """The simulation can't do something. It ends, whatever the code that asked for it makes of that: a step may
+        catch it, or be tried again."""
+        if self.problem is not None:
+            return
+        self.problem = problem
+        if self.kernel is not None:
+            if not problem.where:
+                problem.place(self._whereabouts(self.kernel))
+            self.scheduler.at(self.scheduler.steps, self._give_up)
+
+    def _whereabouts(self, kernel: Kernel) -> str:
+        """The author's line at which the current task waits, or those that any does, where it is one of a library's."""
+        places = {one.number: one.place for one in kernel.alive() if not one.place.startswith("(")}
+        return places.get(self.scheduler.last) or " or ".join(dict.fromkeys(places.values()))
+
+    def _give_up(self) -> None:
+        assert self.problem is not None
+        raise self.problem
 
     # ---------------------------------------------------------------------------------------------------- its record
 
@@ -249,6 +277,7 @@ class SimulatedStore(Store):
                     world.point(f"inside a write of {len(writes)} runs, after {number}")
                 stored += self._content.commit([write], wait=wait)
             world.writes.append(records)
+            world.commits += 1
             world.happened("write", records)
             world.point(f"after a write of {records} records")
         except ProcessDied:
