@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Wrapped(Event, Generic[T]):
     item: T
     more: list[T]
-    quoted: "list[T] | None"
+    quoted: list[T] | None
 
 
 class LateItems(TypedDict):

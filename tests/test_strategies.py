@@ -2,12 +2,15 @@
 
 import abc
 import enum
-import gc
-import itertools
 import math
+import os
+import pickle
 import re
+import subprocess
+import sys
+import threading
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -23,6 +26,7 @@ from typing import (
     Literal,
     NamedTuple,
     NewType,
+    NoReturn,
     NotRequired,
     Optional,
     Self,
@@ -36,11 +40,13 @@ import attrs
 import postponed_shapes
 import pytest
 from attrs import validators as v
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from flowkit import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
+from flowkit.errors import EventError
 from flowkit.serialization import Codec
+from flowkit.testing.problems import TestingError
 from flowkit.testing.registered import FROM_THE_START, Registered
 from flowkit.testing.strategies import NoStrategy, events
 
@@ -91,7 +97,7 @@ def shape(
     *finds: Callable[[Any], Any],
     always: Callable[[Any], bool] = lambda event: True,
     stored: bool = True,
-    count: int = 60,
+    count: int = 50,
 ) -> Callable[[Any], Any]:
     """The simplest event's repr; conditions that some events fulfil; one that each does."""
 
@@ -260,7 +266,7 @@ class Maybe(Event):
 @shape("Old(x=None, y=None)", *every(type(None), int, str))
 class Old(Event):
     x: Union[int, str, None]  # noqa: UP007
-    y: Optional["Plain"]  # noqa: UP045
+    y: Optional["Plain"]
 
 
 @shape("MaybeFlag(x=None)", *either_of(None, False, True, Color.RED))
@@ -723,3 +729,527 @@ def test_shapes(row: Shape) -> None:
 
 def test_the_table_is_long_enough() -> None:
     assert len(SHAPES) >= 40
+
+
+# --------------------------------------------------------------------------------------------------- simpler examples
+
+
+def test_an_example_keeps_only_what_is_needed() -> None:
+    assert simplest(events(Holder), lambda e: e.point.x > 100).point == Point(101)
+    assert simplest(events(Defaults), lambda e: e.a > 5 and e.d) == Defaults(a=6, d=[0])
+    assert simplest(events(Span), lambda e: e.end - e.start > 7) == Span(0, 8)
+    assert simplest(events(Own), lambda e: e.x > 100) == Own(102, 1, 2)
+    assert simplest(events(Base), lambda e: isinstance(e, Slow)) == Slow("", 0)
+
+
+def test_what_holds_itself_gets_as_small_as_it_can() -> None:
+    assert simplest(events(Tree), lambda e: depth_of(e) > 2) == Tree(0, [Tree(0, [Tree(0, [])])])
+    assert simplest(events(Tree), lambda e: "101" in repr(e) or max(values(e)) > 100) == Tree(101, [])
+    assert simplest(events(Expr), lambda e: e.value() > 100) == Num(101)
+    assert simplest(events(Expr), lambda e: isinstance(e, Sum)) == Sum(Num(0), Num(0))
+
+
+def values(tree: Tree) -> list[int]:
+    return [tree.value, *(one for child in tree.children for one in values(child))]
+
+
+def test_nothing_depends_on_the_run() -> None:
+    """Not on what was drawn before, and not on the hashes of strings, which differ in every process."""
+    program = "import test_strategies as t; print(t.drawn_of_all())"
+    outputs: list[str] = []
+    for seed in "12":
+        where = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", program], env=where, capture_output=True, text=True, check=True)
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1] != ""
+    assert drawn_of_all() == drawn_of_all()
+
+
+def drawn_of_all() -> str:
+    return ascii([drawn(events(of), 10) for of in (Plain, Anything, OneOf, Branches, Base, Stamped, Code, Converted)])
+
+
+# -------------------------------------------------------------------------------------------------------- one's own
+
+
+def test_a_field_is_drawn_from_what_is_given_for_it() -> None:
+    found = drawn(events(Plain, name=st.sampled_from(["a", "b"]), count=7), 20)
+    assert {(event.name, event.count) for event in found} == {("a", 7), ("b", 7)}
+
+
+def test_a_field_is_given_by_its_name_or_by_its_alias() -> None:
+    assert simplest(events(Private, _x=3, how_many=4)) == Private(x=3, how_many=4)
+    assert simplest(events(Private, x=3, count=4)) == Private(x=3, how_many=4)
+
+
+def test_a_field_that_is_given_need_not_be_known() -> None:
+    class Called(Event):
+        back: Callable[[], int]
+        name: str
+
+    assert simplest(events(Called, back=len)) == Called(len, "")
+
+
+def test_what_is_given_goes_for_each_type_that_has_such_a_field() -> None:
+    found = drawn(events(Nothing | Base, name="n", days=3))
+    assert {type(event) for event in found} == {Nothing, Base, Rush, Slow, VerySlow}
+    assert all(event.name == "n" for event in found if isinstance(event, Base))
+    assert all(event.days == 3 for event in found if isinstance(event, Slow))
+
+
+def test_what_is_given_goes_for_the_event_only_and_not_for_what_it_holds() -> None:
+    assert all(event.value == 5 for event in drawn(events(Tree, value=5)))
+    assert any(child.value != 5 for event in drawn(events(Tree, value=5)) for child in event.children)
+
+
+def test_what_is_given_and_fits_half_the_time_is_drawn_again() -> None:
+    assert {event.x for event in drawn(events(Bounded, x=st.integers(0, 5)))} == {3, 4, 5}
+
+
+def test_open_events_have_what_is_given() -> None:
+    assert {event.to_dict()["topic"] for event in drawn(events(StartEvent, topic=st.booleans()), 20)} == {False, True}
+    assert all(event.keys() == ["topic"] for event in drawn(events(StartEvent, topic="t"), 20))
+    assert all(event == StopEvent(result=1, more=2) for event in drawn(events(StopEvent, result=1, more=2), 5))
+    assert all(event.more == 2 and "result" in event for event in drawn(events(StopEvent, more=2), 5))
+
+
+def test_a_registered_strategy_goes_first() -> None:
+    class Money:
+        def __init__(self, amount: int) -> None:
+            self.amount = amount
+
+    class Priced(Event):
+        price: Money
+        maybe: Money | None
+
+    class Known(Event):
+        x: int
+
+    class Basket(Event):
+        known: Known
+        more: list[Known]
+
+    Cents = NewType("Cents", int)
+
+    class Paid(Event):
+        cents: Cents
+
+    st.register_type_strategy(Money, st.integers(1, 3).map(Money))
+    st.register_type_strategy(Known, st.builds(Known, x=st.integers(8, 9)))
+    st.register_type_strategy(Cents, st.integers(0, 99))
+    assert {event.price.amount for event in drawn(events(Priced))} == {1, 2, 3}
+    assert {event.x for event in drawn(events(Known))} == {8, 9}
+    assert {one.x for event in drawn(events(Basket)) for one in (event.known, *event.more)} == {8, 9}
+    assert any(event.x > 9 for event in drawn(events(Known, x=st.integers())))
+    assert all(0 <= event.cents < 100 for event in drawn(events(Paid)))
+
+
+def test_a_strategy_is_registered_for_a_generic_event() -> None:
+    class Crate(Event, Generic[T]):
+        item: T
+
+    class Ship(Event):
+        crate: Crate[int]
+
+    st.register_type_strategy(Crate, lambda of: st.builds(Crate, item=st.just(of)))
+    assert simplest(events(Ship)).crate.item == Crate[int]
+    assert simplest(events(Crate[str])).item == Crate[str]
+
+
+def test_a_strategy_is_registered_for_a_builtin_type() -> None:
+    class Timed(Event):
+        at: datetime = attrs.field(validator=v.ge(datetime(2024, 1, 1, tzinfo=UTC)))
+
+    try:
+        st.register_type_strategy(datetime, st.datetimes(datetime(2030, 1, 1), timezones=st.just(UTC)))
+        assert simplest(events(Timed)).at.year == 2030
+    finally:
+        st.register_type_strategy(datetime, st.datetimes())
+    assert simplest(events(Timed)).at.year == 2024
+
+
+def test_hypothesis_is_told_about_events() -> None:
+    class Leaf(Event):
+        x: int = attrs.field(validator=v.ge(3))
+
+    class Twig(Event):
+        leaf: Leaf
+        twigs: list["Twig"]
+
+    class Bough(Event, Generic[T]):
+        item: T
+
+    st.register_type_strategy(Leaf, events(Leaf))
+    st.register_type_strategy(Twig, events(Twig))
+    st.register_type_strategy(Bough, lambda of: events(of))
+    assert simplest(st.from_type(Leaf)) == simplest(events(Leaf)) == Leaf(3)
+    assert simplest(st.from_type(Twig), lambda e: e.twigs) == Twig(Leaf(3), [Twig(Leaf(3), [])])
+    assert simplest(st.from_type(Bough[int])) == simplest(events(Bough[int])) == Bough(0)
+
+
+def test_nothing_is_registered_from_the_start() -> None:
+    """Hypothesis may come to draw other values of a type that flowkit draws; `FROM_THE_START` is to say so then."""
+    assert [kind for kind in FROM_THE_START if Registered().instead(kind)] == []
+    assert {int, UUID, list} <= Registered().known
+
+
+# -------------------------------------------------------------------------------------------------- when, and where
+
+
+def test_a_strategy_is_made_when_it_is_drawn_from() -> None:
+    class Later(Event):
+        x: "Unfinished"  # noqa: F821
+        y: Point
+
+    strategy = events(Later)
+    with pytest.raises(NoStrategy, match=r"Later\.x: Unfinished can't be drawn"):
+        simplest(strategy)
+
+    class Last(Later):
+        z: int = 3
+
+    globals()["Unfinished"] = Color
+    try:
+        assert {type(event) for event in drawn(strategy)} == {Later, Last}
+    finally:
+        del globals()["Unfinished"]
+
+
+def test_classes_inside_functions() -> None:
+    class Tag:
+        Level = Literal["low", "high"]
+
+    @attrs.frozen
+    class Part:
+        level: "Tag.Level"
+
+    class Whole(Event):
+        parts: "list[Part]"
+        itself: "Whole | None"
+
+    assert any(event.itself and event.parts for event in drawn(events(Whole)))
+
+
+def test_classes_inside_a_function_that_was_left_are_named() -> None:
+    of = postponed_shapes.made_in_a_function()
+    with pytest.raises(
+        NoStrategy, match=r"Holder\.local: Local can't be drawn, a name in its annotation isn't defined"
+    ):
+        simplest(events(of))
+    assert simplest(events(of, local=3, itself=None)) == of(3)
+
+
+def test_a_factory_is_not_called_before_it_has_to_be() -> None:
+    calls: list[int] = []
+
+    class Counted(Event):
+        x: int = attrs.field(factory=lambda: calls.append(1) or 3)  # type: ignore[func-returns-value]
+
+    strategy = events(Counted, x=4)
+    assert calls == []
+    assert simplest(strategy) == Counted(4) and calls == []
+
+
+def test_a_strategy_says_what_it_is_for() -> None:
+    assert repr(events(Plain, Box[int], count=3)) == "events(Plain, Box[int], count=…)"
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+
+class Client:
+    def __init__(self, url: str) -> None: ...
+
+
+@attrs.define
+class Job:
+    work: Callable[[], int]
+
+
+class Missing(Event):
+    x: "list[Nowhere]"  # noqa: F821
+
+
+class Jobs(Event):
+    jobs: dict[str, list[Job]]
+
+
+class Endless(Event):
+    next: "Endless"
+
+
+class Endless2(Event):
+    other: "Endless3"
+
+
+class Endless3(Event):
+    back: list[Endless2] = attrs.field(validator=v.min_len(1))
+
+
+class Abstract(Event, abc.ABC):
+    @abc.abstractmethod
+    def run(self) -> None: ...
+
+
+class Empty(enum.Enum):
+    pass
+
+
+class NeedsTwo(ValueError):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(a, b)
+
+
+def parsed(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+def never(event: Any, attribute: Any, value: Any) -> None:
+    raise ValueError("never")
+
+
+class NeverBuilt(Event):
+    a: int
+    b: str
+
+    def __attrs_post_init__(self) -> None:
+        raise ValueError("not today")
+
+
+class NeverBuiltOfNothing(Event):
+    def __attrs_post_init__(self) -> None:
+        raise ValueError("not today")
+
+
+def of_type(annotation: Any, validator: Any = None, **more: Any) -> type[Event]:
+    """``class E(Event): x: annotation``"""
+    body = {"__annotations__": {"x": annotation}, "x": attrs.field(validator=validator, **more), "__module__": __name__}
+    return type("E", (Event,), body)
+
+
+GIVE = ": give it a strategy, events(E, x=…)"
+REGISTER = ", or register one, hypothesis.strategies.register_type_strategy({}, …)"
+REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
+    "a function": (
+        lambda: events(of_type(Callable[[int], str])),
+        f"E.x: Callable[[int], str] can't be drawn, a function isn't data{GIVE}.",
+    ),
+    "a function that may be left out": (
+        lambda: events(of_type(Callable[..., str] | None, default=None)),
+        f"E.x: Callable[..., str] | None can't be drawn, a function isn't data{GIVE}.",
+    ),
+    "an unknown class": (
+        lambda: events(of_type(list[Client])),
+        f"E.x: list[Client] can't be drawn, nothing is known about Client{GIVE}{REGISTER.format('Client')}.",
+    ),
+    "inside": (
+        lambda: events(Jobs),
+        "Job.work: Callable[[], int] (in Jobs.jobs) can't be drawn, a function isn't data: give Jobs.jobs a strategy, "
+        f"events(Jobs, jobs=…){REGISTER.format('Job')}.",
+    ),
+    "in a subclass": (
+        lambda: events(HasClients),
+        "WithClient.client: Client can't be drawn, nothing is known about Client: give it a strategy, "
+        f"events(WithClient, client=…){REGISTER.format('Client')}.",
+    ),
+    "an undefined name": (
+        lambda: events(Missing),
+        "Missing.x: list[Nowhere] can't be drawn, a name in its annotation isn't defined, where its class is or where "
+        "events() was called: give it a strategy, events(Missing, x=…).",
+    ),
+    "an iterator": (
+        lambda: events(of_type(Iterator[int])),
+        f"E.x: Iterator[int] can't be drawn, no values are known for it{GIVE}.",
+    ),
+    "an asynchronous iterator": (
+        lambda: events(of_type(AsyncIterator[int])),
+        "E.x: AsyncIterator[int] can't be drawn, nothing is known about AsyncIterator"
+        f"{GIVE}{REGISTER.format('AsyncIterator')}.",
+    ),
+    "a live object": (
+        lambda: events(of_type(threading.Thread)),
+        f"E.x: Thread can't be drawn, nothing is known about Thread{GIVE}{REGISTER.format('Thread')}.",
+    ),
+    "no value at all": (
+        lambda: events(of_type(NoReturn)),
+        f"E.x: NoReturn can't be drawn, no values are known for it{GIVE}.",
+    ),
+    "an enum without members": (
+        lambda: events(of_type(Empty)),
+        f"E.x: Empty can't be drawn, Empty has no members{GIVE}.",
+    ),
+    "an error that isn't built from a text": (
+        lambda: events(of_type(NeedsTwo)),
+        f"E.x: NeedsTwo can't be drawn, NeedsTwo isn't built from a text{GIVE}{REGISTER.format('NeedsTwo')}.",
+    ),
+    "an abstract class": (
+        lambda: events(of_type(Abstract)),
+        f"E.x: Abstract can't be drawn, Abstract is abstract and has no subclass{GIVE}{REGISTER.format('Abstract')}.",
+    ),
+    "an abstract event": (
+        lambda: events(Abstract),
+        "Abstract can't be drawn, Abstract is abstract and has no subclass: register one, "
+        "hypothesis.strategies.register_type_strategy(Abstract, …).",
+    ),
+    "no end": (
+        lambda: events(Endless),
+        "Endless.next: Endless can't be drawn, each Endless would hold another: let it be `| None`, or be in a list: "
+        "give it a strategy, events(Endless, next=…).",
+    ),
+    "no end, over another": (
+        lambda: events(Endless2),
+        "Endless2.other: Endless3 can't be drawn, each Endless2 would hold another: let it be `| None`, or be in a "
+        "list: give it a strategy, events(Endless2, other=…).",
+    ),
+    "what can't be a key": (
+        lambda: events(of_type(dict[tuple[list[int]], str])),
+        "E.x: dict[tuple[list[int]], str] can't be drawn, a list can't be hashed, as a member of a set or a key has "
+        f"to be{GIVE}.",
+    ),
+    "what holds what can't be a key": (
+        lambda: events(of_type(set[Lists])),
+        "Lists.a: list[int] (in E.x) can't be drawn, a list can't be hashed, as a member of a set or a key has to be: "
+        f"give E.x a strategy, events(E, x=…){REGISTER.format('Lists')}.",
+    ),
+    "bounds that leave nothing": (
+        lambda: events(of_type(int, [v.gt(3), v.lt(4)])),
+        f"E.x: int can't be drawn, nothing is more than 3 and less than 4{GIVE}.",
+    ),
+    "bounds that leave nothing, of floats": (
+        lambda: events(of_type(float, [v.ge(3), v.lt(3)])),
+        f"E.x: float can't be drawn, nothing is at least 3 and less than 3{GIVE}.",
+    ),
+    "lengths that leave nothing": (
+        lambda: events(of_type(str, [v.min_len(3), v.max_len(2)])),
+        f"E.x: str can't be drawn, nothing has a length of at least 3 and at most 2{GIVE}.",
+    ),
+    "more members than there are": (
+        lambda: events(of_type(set[Color | None], v.min_len(4))),
+        f"E.x: set[Color | None] can't be drawn, there are no 4 members that differ{GIVE}.",
+    ),
+    "members that leave nothing": (
+        lambda: events(of_type(list[int], v.deep_iterable(v.and_(v.ge(2), v.le(1))))),
+        f"E.x: list[int] can't be drawn, nothing is at least 2 and at most 1{GIVE}.",
+    ),
+    "options of another type": (
+        lambda: events(of_type(str, v.in_([1, 2]))),
+        f"E.x: str can't be drawn, none of [1, 2] fits{GIVE}.",
+    ),
+    "choices that a validator refuses": (
+        lambda: events(of_type(bool, never)),
+        f"E.x: bool can't be drawn, its validator never refuses every value{GIVE}.",
+    ),
+    "None, refused": (
+        lambda: events(of_type(None, v.instance_of(int))),
+        f"E.x: None can't be drawn, its validators refuse None{GIVE}.",
+    ),
+    "a wrong default besides": (
+        lambda: events(of_type(int, v.in_([]), default=3)),
+        f"E.x: int can't be drawn, none of [] fits{GIVE}.",
+    ),
+    "a validator that refuses all": (
+        lambda: events(of_type(str, never)),
+        f"E.x: str can't be drawn, its validator never refuses whatever is drawn{GIVE}.",
+    ),
+    "a function by its validator": (
+        lambda: events(of_type(Any, v.is_callable())),
+        f"E.x: Any can't be drawn, its validator <is_callable validator> refuses whatever is drawn{GIVE}.",
+    ),
+    "a converter that refuses all": (
+        lambda: events(of_type(date, converter=lambda value: date.fromisoformat(value + 1))),
+        "E.x: date can't be drawn, each E that is built fails, TypeError: unsupported operand type(s) for +: "
+        f"'datetime.date' and 'int'{GIVE}{REGISTER.format('E')}.",
+    ),
+    "an event that is never built": (
+        lambda: events(NeverBuilt),
+        "NeverBuilt can't be drawn, each NeverBuilt that is built fails, ValueError: not today: give fields that go "
+        "together, events(NeverBuilt, a=…), or register one, "
+        "hypothesis.strategies.register_type_strategy(NeverBuilt, …).",
+    ),
+    "an event that is never built, of nothing": (
+        lambda: events(NeverBuiltOfNothing),
+        "NeverBuiltOfNothing can't be drawn, each NeverBuiltOfNothing that is built fails, ValueError: not today: "
+        "register one, hypothesis.strategies.register_type_strategy(NeverBuiltOfNothing, …).",
+    ),
+    "a constant that is refused": (
+        lambda: events(Bounded, x=99),
+        "Bounded.x: int can't be drawn, each Bounded that is built fails, ValueError: 'x' must be < 10: 99: give it a "
+        f"strategy, events(Bounded, x=…){REGISTER.format('Bounded')}.",
+    ),
+    "a registered strategy that fails": (
+        lambda: events(of_type(Unlucky)),
+        "E.x: Unlucky can't be drawn, what Hypothesis has for it fails, Cannot have max_value=0 < min_value=1"
+        f"{GIVE}{REGISTER.format('Unlucky')}.",
+    ),
+    "no type": (lambda: events(), "events() was given no type: write events(OrderPlaced)."),
+    "no event type": (
+        lambda: events(Plain, int),
+        "events() takes event types, but got int: draw it by a strategy of Hypothesis, or put it into a field of an "
+        "event.",
+    ),
+    "an event": (
+        lambda: events(Nothing()),
+        "events() takes event types, but got Nothing(): draw it by a strategy of Hypothesis, or put it into a field of "
+        "an event.",
+    ),
+    "a misspelt field": (
+        lambda: events(Plain, nmae="a"),
+        "events() was given nmae='a', which Plain can't be built with: did you mean 'name'.",
+    ),
+    "a field that isn't given": (
+        lambda: events(Derived, fixed=3),
+        "events() was given fixed=3, which Derived can't be built with: it takes a, twice, hidden, shown.",
+    ),
+    "a field of none": (
+        lambda: events(Nothing | Plain, other=3),
+        "events() was given other=3, which Nothing and Plain can't be built with: they take name, count.",
+    ),
+}
+
+
+class HasClients(Event):
+    pass
+
+
+class WithClient(HasClients):
+    client: Client
+
+
+class Unlucky:
+    pass
+
+
+st.register_type_strategy(Unlucky, lambda of: st.integers(1, 0))
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case: str) -> None:
+    make, text = REFUSALS[case]
+    with pytest.raises(NoStrategy) as refused:
+        simplest(make())
+    assert str(refused.value) == text
+    again = pickle.loads(pickle.dumps(refused.value))
+    assert (str(again), again.event, again.field) == (text, refused.value.event, refused.value.field)
+
+
+def test_a_refusal_names_the_place() -> None:
+    with pytest.raises(NoStrategy) as refused:
+        simplest(events(Jobs))
+    error = refused.value
+    assert (error.event, error.field, error.annotation) == ("Job", "work", "Callable[[], int]")
+    assert error.problem.endswith("a function isn't data") and error.cure.startswith("give Jobs.jobs a strategy")
+    assert isinstance(error, TestingError)
+
+
+def test_a_refusal_is_seen_in_a_test_that_is_given_events() -> None:
+    @settings(database=None, max_examples=10)
+    @given(event=events(of_type(str, never)))
+    def check(event: Event) -> None: ...
+
+    with pytest.raises(NoStrategy, match="its validator never refuses whatever is drawn"):
+        check()
+
+
+def test_a_wrong_constant_is_an_error_of_the_event() -> None:
+    with pytest.raises(EventError, match=r"Plain\.name takes str, but got 3"):
+        simplest(events(Plain, name=3))

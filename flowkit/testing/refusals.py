@@ -1,11 +1,14 @@
 """What the making of a strategy refuses, and values that are drawn again because something refuses them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import attrs
 import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
 from flowkit.resource import type_name
@@ -17,9 +20,11 @@ __all__ = ["Gate", "NoStrategy", "Recipe", "Spot", "built", "refusal", "sifted"]
 TRIES = 20
 """How often a value is drawn anew before the example is given up: a validator that takes one in ten gets one nine times
 in ten. Hypothesis' own filters try three times."""
-GIVE_UP = 400
-"""After how many values of which none was taken there is thought to be none: 20 examples. Hypothesis would say that too
-much is filtered out, without saying where, after 50."""
+EXAMINED = 500
+"""How many values are looked at, of which none passes, before it is said that there is none. Few have to be looked at
+where there is one, so that it takes time (a few tenths of a second) only to say so."""
+REFUSED: Any = object()
+"""Stands for what couldn't be built."""
 
 
 class NoStrategy(TestingError):
@@ -79,67 +84,88 @@ def _registering(kind: Any) -> str:
 
 
 class Gate:
-    """Counts what is refused, until something passes."""
+    """What a value has to pass, and whether there is any that does.
+
+    That is found out once, before the first is drawn and apart from it: Hypothesis wants the same choices to lead to the
+    same end, whatever was drawn before.
+    """
 
     def __init__(self, trail: Sequence[Spot], reason: str, kind: Any = None, field: str = "") -> None:
         self.trail, self.reason, self.kind, self.field = tuple(trail), reason, kind, field
-        self.refused, self.passed = 0, False
+        self.refusal: NoStrategy | None = None
+        self.examined = False
         self.error: Exception | None = None
 
     def __repr__(self) -> str:
         return "…"  # the argument of a strategy, which Hypothesis may show
 
-    def refuse(self, error: Exception | None = None) -> None:
-        self.refused += 1
-        self.error = error
+    def examine(self, strategy: SearchStrategy[Any], passes: Callable[[Any], bool]) -> None:
+        """Raise `NoStrategy` if nothing that the strategy gives passes."""
+        if not self.examined:
+            # In a thread of its own: in this one, which is about to draw, Hypothesis would refuse to begin anew.
+            with ThreadPoolExecutor(1) as thread:
+                if not thread.submit(_any_passes, strategy, passes).result():
+                    why = "" if self.error is None else f", {type(self.error).__name__}: {self.error}"
+                    self.refusal = refusal(self.trail, self.reason + why, self.kind, self.field)
+            self.examined = True
+        if self.refusal is not None:
+            raise self.refusal from self.error
 
-    def give_up(self, draw: st.DrawFn) -> NoReturn:
-        """End this example, or all: for the same choices at the same place in any case, as Hypothesis wants it."""
-        # Where nothing else is drawn, this makes different examples, or the first would be the last.
-        draw(st.integers())
-        if self.refused >= GIVE_UP and not self.passed:
-            reason = self.reason if self.error is None else f"{self.reason}, {type(self.error).__name__}: {self.error}"
-            raise refusal(self.trail, reason, self.kind, self.field) from self.error
-        hypothesis.reject()
+
+def _any_passes(strategy: SearchStrategy[Any], passes: Callable[[Any], bool]) -> bool:
+    quietly = settings(
+        max_examples=EXAMINED,
+        phases=[Phase.generate],
+        derandomize=True,
+        database=None,
+        deadline=None,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    )
+    try:
+        hypothesis.find(strategy, passes, settings=quietly)
+    except NoSuchExample:
+        return False
+    return True
 
 
 @st.composite
 def sifted(draw: st.DrawFn, strategy: SearchStrategy[Any], allow: Callable[[Any], bool], gate: Gate) -> Any:
     """What the strategy gives and ``allow`` takes."""
+    gate.examine(strategy, allow)
     for _ in range(TRIES):
         value = draw(strategy)
         if allow(value):
-            gate.passed = True
             return value
-        gate.refuse()
-    return gate.give_up(draw)
+    return hypothesis.reject()
 
 
-@attrs.frozen(repr=False)
 class Recipe:
-    """How an instance is drawn: its parts, then the whole; if that may fail there is a gate, and other parts are drawn."""
+    """How an instance is drawn: its parts, then the whole. If that may fail there is a gate, and it is tried again."""
 
-    build: Callable[..., Any]
-    parts: Mapping[str, SearchStrategy[Any]]
-    gate: Gate | None
+    def __init__(self, build: Callable[..., Any], parts: Mapping[str, SearchStrategy[Any]], gate: Gate | None) -> None:
+        self.build, self.parts, self.gate = build, parts, gate
 
     def __repr__(self) -> str:
         return self.build.__name__
 
     def __call__(self, draw: st.DrawFn) -> Any:
-        gate = self.gate
-        if gate is None:
+        if self.gate is None:
             return self.build(**{name: draw(part) for name, part in self.parts.items()})
+        self.gate.examine(st.fixed_dictionaries(self.parts), lambda parts: self._try(parts) is not REFUSED)
         for _ in range(TRIES):
-            drawn = {name: draw(part) for name, part in self.parts.items()}
-            try:
-                built = self.build(**drawn)
-            except Exception as error:  # noqa: BLE001 - however its author's code refuses
-                gate.refuse(error)
-            else:
-                gate.passed = True
+            built = self._try({name: draw(part) for name, part in self.parts.items()})
+            if built is not REFUSED:
                 return built
-        return gate.give_up(draw)
+        return hypothesis.reject()
+
+    def _try(self, parts: Mapping[str, Any]) -> Any:
+        try:
+            return self.build(**parts)
+        except Exception as error:  # noqa: BLE001 - however its author's code refuses
+            assert self.gate is not None
+            self.gate.error = error
+            return REFUSED
 
 
 @st.composite

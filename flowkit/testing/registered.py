@@ -89,7 +89,7 @@ class Registered:
             return False
         if kind in FROM_THE_START:
             return repr(st.from_type(kind)) != FROM_THE_START[kind]
-        return OURS.get(st.from_type(annotation)) != annotation
+        return bool(OURS.get(st.from_type(annotation)) != annotation)
 
     def alias(self, alias: Any, meaning: Any) -> bool:
         """Whether a strategy was registered for a `NewType` or a type alias, and not only for what it means."""

@@ -232,8 +232,6 @@ class Maker:
             self._refuse("a function isn't data")
         if not isinstance(kind, type):
             self._refuse("no values are known for it")
-        if kind in self.registered.known:
-            return self._by_hypothesis(annotation)
         return self._instances(annotation, cast("type[Any]", kind), hashed)
 
     def _instances(self, annotation: Any, kind: type[Any], hashed: bool) -> Plan:
