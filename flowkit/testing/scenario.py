@@ -88,7 +88,7 @@ class Scenario:
             case "pos":
                 return Pos(self.seed)
             case "pct":
-                return Pct(self.seed, 3, self.decisions)
+                return Pct(self.seed, 3 + self.seed % 3, self.decisions)  # none finds what is deeper than it
 
     @property
     def size(self) -> int:
