@@ -14,6 +14,7 @@ alive when main had returned is reported. Where all are blocked before main has 
 clean-ups run, and `Stuck` says who waited for what.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -151,6 +152,12 @@ def drop(coro: Any) -> None:
     they raise would be reported there. (``close()`` isn't enough: a coroutine that awaits something in its clean-up
     would survive it, out of reach, if another awaits it.)
     """
+    frame = getattr(coro, "cr_frame", None)
+    if frame is not None and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+        for given in frame.f_locals.values():  # AnyIO's tasks are given what they are to await
+            inner = getattr(given, "_coro", given)  # newer ones in a `TaskHandle`
+            if inspect.iscoroutine(inner):
+                inner.close()
     for _ in range(DROPPING):
         try:
             coro.throw(Dropped())

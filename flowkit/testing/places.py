@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
-__all__ = ["here", "line_of", "place_of"]
+__all__ = ["authors_line", "here", "line_of", "place_of"]
 
 here = sys._getframe  # pyright: ignore[reportPrivateUsage] - CPython's and PyPy's; inspect has no frame from so far up
 """The frame of the caller, or of so many calls above it."""
@@ -17,6 +17,9 @@ _LIBRARIES = tuple(
     if (spec := find_spec(name)) is not None and spec.origin is not None
 )
 _EXAMPLES = os.path.join(_LIBRARIES[-1], "examples") + os.sep
+_OUTERMOST = [
+    (os.path.join(_LIBRARIES[-1], "testing", f"{backend}_kernel.py"), "go_on") for backend in ("asyncio", "trio")
+]
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
 
@@ -33,6 +36,17 @@ def line_of(frame: FrameType) -> str:
     while found is not None and not _is_authors(found.f_code.co_filename):
         found = found.f_back
     return _line(found or frame)
+
+
+def authors_line(frame: FrameType) -> str | None:
+    """``file.py:12 in function`` of the innermost author's frame from this one outwards, ``None`` where there is none
+    in the simulated process: its event loop's own callers are none of its business."""
+    found: FrameType | None = frame
+    while found is not None and (found.f_code.co_filename, found.f_code.co_name) not in _OUTERMOST:
+        if _is_authors(found.f_code.co_filename):
+            return _line(found)
+        found = found.f_back
+    return None
 
 
 def place_of(coro: Any) -> str:

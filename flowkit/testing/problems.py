@@ -11,7 +11,7 @@ out about one is a `Counterexample`.)
 
 from flowkit import outside
 from flowkit.errors import WorkflowError
-from flowkit.testing.places import here, line_of
+from flowkit.testing.places import authors_line, here
 
 __all__ = ["Blocked", "Livelock", "OutsideWorld", "TestingError", "WrongToken"]
 
@@ -23,6 +23,17 @@ class TestingError(WorkflowError):
 
     def __init__(self, problem: str, cure: str, where: str | None = None) -> None:
         super().__init__(f"{problem}: {cure}." + (f" ({where})" if where else ""), problem=problem, cure=cure)
+        self.where = where
+
+    def place(self, where: str) -> None:
+        """Say where it was, once that is known."""
+        if where and not self.where:
+            self.where, self.message = where, f"{self.message} ({where})"
+
+    def _tell(self) -> None:
+        """Have the simulation know of it, whatever the code that it is raised in makes of it."""
+        if (note := getattr(outside.current(), "note", None)) is not None:
+            note(self)
 
 
 class OutsideWorld(TestingError):
@@ -33,11 +44,9 @@ class OutsideWorld(TestingError):
             "give the workflow a fake that answers by itself: a simulation has no network, no processes and no time "
             "but its own"
         )
-        super().__init__(f"a simulated run {what}", cure, where or line_of(here(1)))
+        super().__init__(f"a simulated run {what}", cure, where or authors_line(here(1)))
         self.what = what
-        # It is raised in a step, which may catch it, or be tried again: the simulation is told all the same.
-        if (note := getattr(outside.current(), "note", None)) is not None:
-            note(self)
+        self._tell()
 
 
 class Blocked(TestingError):
@@ -50,6 +59,7 @@ class Blocked(TestingError):
             where,
         )
         self.seconds = seconds
+        self._tell()
 
 
 class Livelock(TestingError):

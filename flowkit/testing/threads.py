@@ -20,6 +20,7 @@ import _thread
 import contextlib
 import contextvars
 import queue
+import signal
 import sys
 import threading
 import time
@@ -71,9 +72,13 @@ class _Job:
     call: Callable[[], Any]
     to_loop: "queue.SimpleQueue[_Asked | _Done]" = attrs.field(factory=queue.SimpleQueue["_Asked | _Done"])
     to_thread: "queue.SimpleQueue[_Done]" = attrs.field(factory=queue.SimpleQueue["_Done"])
+    given_up: BaseException | None = None
+    """Why nobody waits for it any more."""
 
     def ask(self, function: Callable[[], Any], *, shielded: bool = False) -> Any:
         """From the thread: have the loop do this; what came of it."""
+        if self.given_up is not None:
+            raise self.given_up
         self.to_loop.put(_Asked(function, shielded))
         done = self.to_thread.get()
         if done.error is not None:
@@ -86,6 +91,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self._idle: list[queue.SimpleQueue[_Job | None]] = []
+        self._inboxes: list[queue.SimpleQueue[_Job | None]] = []
         self._threads: list[threading.Thread] = []
 
     def submit(self, job: _Job) -> "queue.SimpleQueue[_Job | None]":
@@ -96,6 +102,7 @@ class _Pool:
             thread = threading.Thread(target=_work, args=(inbox,), name="flowkit simulated thread", daemon=True)
             _start(thread)
             self._threads.append(thread)
+            self._inboxes.append(inbox)
         inbox.put(job)
         return inbox
 
@@ -103,8 +110,8 @@ class _Pool:
         self._idle.append(inbox)
 
     def close(self) -> None:
-        for inbox in self._idle:
-            inbox.put(None)
+        for inbox in self._inboxes:
+            inbox.put(None)  # one that is blocked ends when it isn't any more
         for thread in self._threads:
             thread.join(PATIENCE if len(self._idle) == len(self._threads) else 0)
 
@@ -153,7 +160,9 @@ async def _by_turns(job: _Job) -> Any:
         try:
             message = job.to_loop.get(timeout=PATIENCE)
         except queue.Empty:
-            raise Blocked(PATIENCE, "a plain step", _place_in_thread(job)) from None
+            job.given_up = blocked = Blocked(PATIENCE, "a plain step", _place_in_thread(job))
+            job.to_thread.put(_Done(error=blocked))  # it may be asking at this very moment
+            raise blocked from None
         if isinstance(message, _Done):
             pool.give_back(inbox)
             if message.error is not None:
@@ -326,6 +335,15 @@ def _watch_outside() -> None:
 # ------------------------------------------------------------------------------------------------------ the watchman
 
 
+def _interrupt() -> None:
+    """Interrupt the main thread, also while it waits for a lock."""
+    ident = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and ident is not None:
+        signal.pthread_kill(ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
 class _Watchman:
     """Interrupts the main thread where its simulation hasn't made a task step for `PATIENCE` seconds."""
 
@@ -347,7 +365,7 @@ class _Watchman:
             elif now - since >= PATIENCE and self.place is None:
                 frame = _frames().get(threading.main_thread().ident or 0)
                 self.place = "" if frame is None else line_of(frame)
-                _thread.interrupt_main()
+                _interrupt()
 
     def close(self) -> None:
         self._over.set()
