@@ -38,6 +38,9 @@ BUDGET = "2s"
 EXAMPLES = 20
 """Start events that are drawn, at most."""
 
+ELSEWHERE = 200
+"""Runs in which a finding is looked for on the other backend."""
+
 Property = Callable[[Run, Any], object]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,11 +84,15 @@ def simulate(
         simulation.backend, scenario = read_token(replay, simulation.plan, simulation.start)
         simulation.stored = stored or bool(scenario.crashes) or any(one.step == "(store)" for one in scenario.faults)
         simulation.again = scenario.cancel is not None
+        missing = next((one for one in scenario.faults if one.error is not None and one.step not in errors), None)
+        if missing is not None:
+            problem = f"was given a token in which {missing.step!r} raises something, and not what"
+            raise WrongCall("simulate()", problem, "pass faults=testing.faults(…) as the test has it")
     with simulation.opened():
         verdict = simulation.run(scenario)
         if verdict.problem is not None and verdict.problem.kind in ("deadlock", "left-behind", "unhandled"):
             found = Found(scenario, verdict, verdict.problem)
-            raise _counterexample(simulation, found, Coverage(runs=1), 0)
+            raise _counterexample(simulation, found, Coverage(runs=1))
     return finished(simulation, verdict)
 
 
@@ -98,13 +105,7 @@ def finished(simulation: Simulation, verdict: Verdict) -> Run:
 
 
 def searched(
-    simulation: Simulation,
-    check: Check,
-    *,
-    budget: Budget,
-    bound: int,
-    disturb: Disturbances | None = None,
-    known: list[Scenario] | None = None,
+    simulation: Simulation, check: Check, *, budget: Budget, bound: int, disturb: Disturbances | None = None
 ) -> Coverage:
     """Search; what has been looked at where nothing was found. Only inside ``simulation.opened()``.
 
@@ -113,27 +114,48 @@ def searched(
         TestingError: the workflow asks for what a simulation can't do.
     """
     __tracebackhide__ = True
-    search = Search(simulation, check, budget=budget, bound=bound, disturb=disturb, known=known)
+    search = Search(simulation, check, budget=budget, bound=bound, disturb=disturb)
     found = search.find()
     if found is None:
         return search.coverage
+    raise _made_small(search, found, check)
+
+
+def _made_small(search: Search, found: Found, check: Check) -> Counterexample:
+    """What was found, made small, beside what passes, and tried on the other backend."""
     small, shrinking = shrunk(found, search.look)
-    if known is not None and small.scenario not in known:
-        known.insert(0, small.scenario)
-    raise _counterexample(simulation, small, search.coverage, shrinking, check)
+    simulation = search.simulation
+    passing = next((one for one in neighbours(small.scenario) if check(simulation.run(one)) is None), None)
+    elsewhere = _elsewhere(search, small.problem.kind, check)
+    return _counterexample(simulation, small, search.coverage, shrinking, passing, elsewhere)
+
+
+def _elsewhere(search: Search, kind: str, check: Check) -> str:
+    """Whether the other backend shows it, too. A schedule of one backend is none of the other's: it is searched anew."""
+    backend: Backend = "trio" if search.simulation.backend == "asyncio" else "asyncio"
+    try:
+        there = search.on(backend, Budget(runs=ELSEWHERE))
+        with there.simulation.opened():
+            found = there.find()
+    except TestingError:  # there is no trio here, or none that can be simulated
+        return ""
+    if found is None or found.problem.kind != kind:
+        return f"not found on {backend} in {ELSEWHERE} runs"
+    return f"on {backend}, too, after {there.coverage.runs} runs"
 
 
 def _counterexample(
-    simulation: Simulation, found: Found, coverage: Coverage, shrinking: int, check: Check | None = None
+    simulation: Simulation,
+    found: Found,
+    coverage: Coverage,
+    shrinking: int = 0,
+    passing: Scenario | None = None,
+    elsewhere: str = "",
 ) -> Counterexample:
-    passing = None
-    if check is not None:
-        for scenario in neighbours(found.scenario):
-            if check(simulation.run(scenario)) is None:
-                passing = scenario
-                break
     run = finished(simulation, found.verdict)
-    text = report(simulation, found, coverage, shrinking=shrinking, passing=passing, token=run.token)
+    text = report(
+        simulation, found, coverage, shrinking=shrinking, passing=passing, elsewhere=elsewhere, token=run.token
+    )
     return Counterexample(
         text, kind=found.problem.kind, run=run, scenario=found.scenario, runs=coverage.runs, shrinking=shrinking
     )
@@ -232,7 +254,7 @@ def _drawn(
     share = attrs.evolve(budget, seconds=None if budget.seconds is None else budget.seconds / examples)
     known: list[Scenario] = []
     kind = simulation.plan.start_type
-    failed: list[Counterexample] = []
+    failed: list[tuple[Search, Found]] = []
 
     @settings(
         max_examples=examples,
@@ -247,11 +269,14 @@ def _drawn(
     @given(event=start)
     def each(event: Any) -> None:
         here = simulation.with_start(start_of(kind, event, "explore()"))
-        try:
-            searched(here, check, budget=share, known=known, **options)
-        except Counterexample as found:
-            failed.append(found)
-            raise
+        search = Search(here, check, budget=share, known=known, **options)
+        found = search.find()
+        if found is None:
+            return
+        if found.scenario not in known:
+            known.insert(0, shrunk(found, search.look)[0].scenario)
+        failed.append((search, found))
+        raise AssertionError
 
     try:
         each()
@@ -260,7 +285,7 @@ def _drawn(
     except BaseException:
         if not failed:
             raise
-        raise failed[-1] from None
+        raise _made_small(*failed[-1], check) from None
 
 
 def _asking(function: Callable[..., object], fixtures: dict[str, Any]) -> Property:

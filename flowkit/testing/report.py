@@ -21,7 +21,14 @@ LONGEST = 60
 
 
 def report(
-    simulation: Simulation, found: Found, coverage: Coverage, *, shrinking: int, passing: Scenario | None, token: str
+    simulation: Simulation,
+    found: Found,
+    coverage: Coverage,
+    *,
+    shrinking: int,
+    passing: Scenario | None,
+    elsewhere: str,
+    token: str,
 ) -> str:
     """The report on a finding, after it was shrunk."""
     scenario = found.scenario
@@ -40,7 +47,8 @@ def report(
         lines += ["", f"  It passes {_contrast(scenario, passing)}."]
     lines += [
         "",
-        f"  found after {coverage.runs:,} runs, made small in {shrinking:,} more; on {simulation.backend}",
+        f"  found on {simulation.backend} after {coverage.runs:,} runs, made small in {shrinking:,} more"
+        + (f"; {elsewhere}" if elsewhere else ""),
         *([f"  exhausted before: {', '.join(coverage.exhausted)}"] if coverage.exhausted else []),
         "  see it again by `pytest --flowkit-replay=TOKEN`, or `testing.simulate(flow, start, replay=TOKEN)`; the token is",
         f"  {token}",

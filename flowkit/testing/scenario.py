@@ -32,8 +32,8 @@ class Fault:
     step: str
     call: int
     kind: FaultKind
-    error: int = 0
-    """Which of the errors that were given for the step."""
+    error: int | None = None
+    """Which of the errors that were given for the step it raises."""
     seconds: float = 0.0
 
     def __str__(self) -> str:

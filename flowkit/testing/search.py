@@ -19,7 +19,7 @@ from random import Random
 import attrs
 
 from flowkit.testing.mishaps import Faults
-from flowkit.testing.scenario import Cancel, Fault, PolicyName, Scenario
+from flowkit.testing.scenario import Backend, Cancel, Fault, PolicyName, Scenario
 from flowkit.testing.settings import Budget
 from flowkit.testing.simulation import Problem, Simulation, Verdict
 
@@ -114,6 +114,11 @@ class Search:
         self._known = known or []
         self._seed = seed
         self._began = time.perf_counter()
+
+    def on(self, backend: Backend, budget: Budget) -> "Search":
+        """The same search on another backend."""
+        simulation = self.simulation.on(backend)
+        return Search(simulation, self._check, budget=budget, bound=self._bound, disturb=self._disturb, seed=self._seed)
 
     def find(self) -> Found | None:
         """The first finding, ``None`` where the budget is used up without one. Only inside `Simulation.opened`."""

@@ -141,6 +141,13 @@ class Simulation:
         other.start = start
         return other
 
+    def on(self, backend: Backend) -> "Simulation":
+        """The same on another backend; to be opened."""
+        other = object.__new__(Simulation)
+        other.__dict__.update(self.__dict__)
+        other.backend = backend
+        return other
+
     @contextlib.contextmanager
     def opened(self) -> Generator[None]:
         """Have what simulations need of this thread, for as long as this lasts."""

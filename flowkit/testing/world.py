@@ -181,7 +181,7 @@ class World(outside.Outside):
 
     def error(self, fault: Fault) -> Exception:
         """The error that a fault raises."""
-        given = self._errors[fault.step][fault.error]
+        given = self._errors[fault.step][fault.error or 0]
         if isinstance(given, type):
             try:
                 made = given()
