@@ -814,6 +814,30 @@ def test_a_process_that_is_left_behind_harms_no_other(backend: str) -> None:
     assert nothing_runs()
 
 
+async def a_background_run() -> Any:
+    """On trio: with system tasks that are in the middle of something when their process ends."""
+
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=1)
+
+    handler = Flow().run()
+    await anyio.sleep(1)
+    return await handler
+
+
+@each_backend
+def test_nothing_is_kept_of_processes_with_system_tasks(backend: str) -> None:
+    for _ in range(3):
+        simulate(backend, a_background_run)
+    before = census()
+    for _ in range(50):
+        simulate(backend, a_background_run)
+    after = census()
+    assert {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0) + 20} == {}
+
+
 @each_backend
 def test_nothing_is_kept_of_runs(backend: str) -> None:
     simulate(backend, busy)

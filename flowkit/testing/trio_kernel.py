@@ -358,7 +358,7 @@ class TrioKernel(Kernel):
         self._queue = runner.runq = _Queue(self.scheduler, runner)
         before = sys.get_asyncgen_hooks()
         runner.asyncgens.install_hooks(runner)
-        self._hooks = sys.get_asyncgen_hooks()
+        self._hooks = tuple(sys.get_asyncgen_hooks())  # as it comes, the garbage collector wouldn't see into it
         sys.set_asyncgen_hooks(*before)
         self._loop = _run.unrolled_run(runner, _awaited, (main,))
         entered = self._enter()
