@@ -131,7 +131,7 @@ def _made_small(search: Search, found: Found, check: Check) -> Counterexample:
 
 
 def _elsewhere(search: Search, kind: str, check: Check) -> str:
-    """Whether the other backend shows it, too. A schedule of one backend is none of the other's: it is searched anew."""
+    """Whether the other backend shows it, too. A schedule of one is none of the other's, so it is searched anew."""
     backend: Backend = "trio" if search.simulation.backend == "asyncio" else "asyncio"
     try:
         there = search.on(backend, Budget(runs=ELSEWHERE))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -86,7 +86,7 @@ def faults(
 def _delays(given: Any) -> Sequence[float]:
     if isinstance(given, bool):
         return LATE if given else ()
-    several = cast("list[Any]", list(given) if isinstance(given, Sequence) else [given])
+    several: list[Any] = list(given) if isinstance(given, Sequence) else [given]  # pyright: ignore[reportUnknownArgumentType]
     for one in several:
         if isinstance(one, bool) or not isinstance(one, int | float) or not 0 < one < inf:
             raise WrongCall("faults()", f"got delays={shown(given)}", "give True, virtual seconds, or several of them")

@@ -50,7 +50,7 @@ def report(
         f"  found on {simulation.backend} after {coverage.runs:,} runs, made small in {shrinking:,} more"
         + (f"; {elsewhere}" if elsewhere else ""),
         *([f"  exhausted before: {', '.join(coverage.exhausted)}"] if coverage.exhausted else []),
-        "  see it again by `pytest --flowkit-replay=TOKEN`, or `testing.simulate(flow, start, replay=TOKEN)`; the token is",
+        "  see it again: pytest --flowkit-replay=TOKEN, or testing.simulate(flow, start, replay=TOKEN); the token is",
         f"  {token}",
     ]
     return "\n".join(line.rstrip() for line in lines)
