@@ -835,7 +835,9 @@ def test_nothing_is_kept_of_processes_with_system_tasks(backend: str) -> None:
     for _ in range(50):
         simulate(backend, a_background_run)
     after = census()
-    assert {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0) + 20} == {}
+    assert {
+        name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0) + 20
+    } == {}
 
 
 @each_backend
