@@ -61,7 +61,8 @@ def simulate(
     Args:
         flow: the workflow's class, an instance, or a function that makes one.
         start: the start event, or a dict of its fields.
-        replay: a token from a report: that run again. ``faults`` must be as they were there.
+        replay: a token from a report: that run again. ``answer`` and ``faults`` must be as they were there; the token
+            says whether the run has a store.
         backend: "asyncio" or "trio". A token says its own.
         seed: a random schedule; by default each task runs until it has to wait.
         answer: what to answer to a question that the run shows; ``None`` is no answer.
@@ -81,13 +82,9 @@ def simulate(
     simulation = Simulation(flow, start, answer=answer, errors=errors, backend=_backend(backend), stored=stored)
     scenario = Scenario() if seed is None else Scenario(policy="walk", seed=seed)
     if replay is not None:
-        simulation.backend, scenario = read_token(replay, simulation.plan, simulation.start)
-        simulation.stored = stored or bool(scenario.crashes) or any(one.step == "(store)" for one in scenario.faults)
+        told = read_token(replay, simulation)
+        simulation.backend, scenario, simulation.stored = told.backend, told.scenario, told.stored
         simulation.again = scenario.cancel is not None
-        missing = next((one for one in scenario.faults if one.error is not None and one.step not in errors), None)
-        if missing is not None:
-            problem = f"was given a token in which {missing.step!r} raises something, and not what"
-            raise WrongCall("simulate()", problem, "pass faults=testing.faults(…) as the test has it")
     with simulation.opened():
         verdict = simulation.run(scenario)
         if verdict.problem is not None and verdict.problem.kind in ("deadlock", "left-behind", "unhandled"):
@@ -99,7 +96,7 @@ def simulate(
 def finished(simulation: Simulation, verdict: Verdict) -> Run:
     """The run of a verdict, whole."""
     run = verdict.run
-    run.token = token_of(simulation.plan, simulation.start, simulation.backend, run.scenario)
+    run.token = token_of(simulation, run.scenario)
     run.trace = happenings(verdict.world)
     return run
 

@@ -114,6 +114,7 @@ class Simulation:
     ) -> None:
         self.make = _maker(flow, call)
         self.is_shared = isinstance(flow, Workflow)
+        self.is_drawn = late
         self.answer = answer
         self.errors = errors or {}
         self.backend: Backend = backend
