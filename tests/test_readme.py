@@ -1,4 +1,4 @@
-"""The README's example of a bug that only the harness finds: the code, the claim and the report, as they stand there."""
+"""The README's example of a bug that only the harness finds: its code, claim and report, as they stand there."""
 
 import importlib.util
 import re

@@ -10,7 +10,7 @@ import attrs
 
 from flowkit.testing.scheduling import Deviating, Fifo, Pct, Policy, Pos, Walk
 
-__all__ = ["Backend", "Cancel", "Fault", "FaultKind", "PolicyName", "Scenario"]
+__all__ = ["STORE", "Backend", "Cancel", "Fault", "FaultKind", "PolicyName", "Scenario"]
 
 Backend = Literal["asyncio", "trio"]
 PolicyName = Literal["block", "fifo", "walk", "pos", "pct"]

@@ -11,7 +11,7 @@ import attrs
 
 from flowkit import outside
 from flowkit.events import Event
-from flowkit.facts import Command, EventPublished, EventSent, Fact, RunCancelled, RunStarted, StepReturned
+from flowkit.facts import Command, EventPublished, EventSent, Fact, RunCancelled, RunStarted, StartStep, StepReturned
 from flowkit.launching import chained
 from flowkit.runner import Run
 from flowkit.stations import Station
@@ -81,6 +81,9 @@ def _noted(world: World, run_id: str, fact: Fact, commands: Sequence[Command]) -
                 world.sent.see(event)
         case _:
             pass
+    for command in commands:
+        if type(command) is StartStep:
+            world.attempts += 1
 
 
 def _spoiled(world: World, station: Station) -> Callable[..., Any]:

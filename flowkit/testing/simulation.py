@@ -27,7 +27,7 @@ from flowkit.storage_errors import RunSuspended, StoreError
 from flowkit.testing.kernel import Alive, Kernel, Stuck
 from flowkit.testing.problems import TestingError
 from flowkit.testing.run import Run
-from flowkit.testing.scenario import Backend, Scenario
+from flowkit.testing.scenario import STORE, Backend, Scenario
 from flowkit.testing.scheduling import Scheduler
 from flowkit.testing.simulated_run import SimulatedRun
 from flowkit.testing.threads import Watching, installed, simulating, watched
@@ -245,6 +245,9 @@ class Simulation:
         changed = world.sent.changed()
         if changed:
             return Problem("changed-event", f"{shown(changed[0], 300)} isn't what it was when it was sent")
+        called = world.calls.total() - world.calls[STORE]
+        if called > world.attempts:
+            return Problem("doubled-event", f"{called} calls of steps were made, {world.attempts} were asked for")
         if world.logged:
             return Problem("unhandled", "\n".join(world.logged))
         for warning in run.warnings:

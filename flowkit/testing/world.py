@@ -63,6 +63,8 @@ class World(outside.Outside):
         """Time, task step, task, kind and detail of what happened."""
         self.calls: Counter[str] = Counter()
         """Of steps, over all lives."""
+        self.attempts = 0
+        """How many calls of steps the runs have asked for."""
         self.stream: list[Event] = []
         self.effects: list[Any] = []
         self.writes: list[int] = []
