@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from flowkit.errors import WrongCall, shown
 from flowkit.events import Event
 from flowkit.testing.counterexample import Counterexample
+from flowkit.testing.determinism import NOT_DETERMINISTIC
 from flowkit.testing.mishaps import Faults
 from flowkit.testing.problems import TestingError
 from flowkit.testing.report import failure_text, neighbours, report
 from flowkit.testing.run import Run
 from flowkit.testing.scenario import Backend, Scenario
-from flowkit.testing.search import Check, Coverage, Disturbances, Found, Search
+from flowkit.testing.search import Check, Coverage, Disturbances, Found, Search, counted
 from flowkit.testing.settings import Budget, defaults, parse_budget
 from flowkit.testing.shrink import shrunk
 from flowkit.testing.simulation import Answer, Problem, Simulation, Verdict, start_of
@@ -120,8 +121,11 @@ def searched(
 
 def _made_small(search: Search, found: Found, check: Check) -> Counterexample:
     """What was found, made small, beside what passes, and tried on the other backend."""
-    small, shrinking = shrunk(found, search.look)
     simulation = search.simulation
+    found = search.look_again(found)
+    if found.problem.kind == NOT_DETERMINISTIC:
+        return _counterexample(simulation, found, search.coverage)
+    small, shrinking = shrunk(found, search.look)
     passing = next((one for one in neighbours(small.scenario) if check(simulation.run(one)) is None), None)
     elsewhere = _elsewhere(search, small.problem.kind, check)
     return _counterexample(simulation, small, search.coverage, shrinking, passing, elsewhere)
@@ -138,7 +142,7 @@ def _elsewhere(search: Search, kind: str, check: Check) -> str:
         return ""
     if found is None or found.problem.kind != kind:
         return f"not found on {backend} in {ELSEWHERE} runs"
-    return f"on {backend}, too, after {there.coverage.runs} runs"
+    return f"on {backend}, too, after {counted(there.coverage.runs, 'run')}"
 
 
 def _counterexample(

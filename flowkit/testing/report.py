@@ -9,7 +9,7 @@ import attrs
 
 from flowkit.errors import shown
 from flowkit.testing.scenario import Scenario
-from flowkit.testing.search import Coverage, Found
+from flowkit.testing.search import Coverage, Found, counted
 from flowkit.testing.simulation import Problem, Simulation
 from flowkit.testing.trace import Row, TracingScheduler, rows_of
 
@@ -47,7 +47,7 @@ def report(
         lines += ["", f"  It passes {_contrast(scenario, passing)}."]
     lines += [
         "",
-        f"  found on {simulation.backend} after {coverage.runs:,} runs, made small in {shrinking:,} more"
+        f"  found on {simulation.backend} after {counted(coverage.runs, 'run')}, made small in {shrinking:,} more"
         + (f"; {elsewhere}" if elsewhere else ""),
         *([f"  exhausted before: {', '.join(coverage.exhausted)}"] if coverage.exhausted else []),
         "  see it again: pytest --flowkit-replay=TOKEN, or testing.simulate(flow, start, replay=TOKEN); the token is",

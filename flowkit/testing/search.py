@@ -1,7 +1,7 @@
 """Looking for a run in which something is wrong.
 
-**The order**: run to block (twice: the same scenario must give the same run), then first come first served; every
-schedule that deviates once; every single fault, cancellation and crash; every schedule that deviates twice (as far as
+**The order**: run to block (twice: the same scenario must give the same run: determinism.py), then first come first
+served; every schedule that deviates once; every single fault, cancellation and crash; every schedule that deviates twice (as far as
 the bound says, and half the remaining budget lasts), and then a mix of random schedules and disturbances until the
 budget is used up. The first are few and find most; no random policy is the best everywhere, so they take turns.
 
@@ -18,12 +18,13 @@ from random import Random
 
 import attrs
 
+from flowkit.testing.determinism import NOT_DETERMINISTIC, difference, not_again
 from flowkit.testing.mishaps import Faults
 from flowkit.testing.scenario import Backend, Cancel, Fault, PolicyName, Scenario
 from flowkit.testing.settings import Budget
 from flowkit.testing.simulation import Problem, Simulation, Verdict
 
-__all__ = ["Check", "Coverage", "Disturbances", "Found", "Search"]
+__all__ = ["Check", "Coverage", "Disturbances", "Found", "Search", "counted"]
 
 Check = Callable[[Verdict], "Problem | None"]
 """What is wrong with a run."""
@@ -113,6 +114,7 @@ class Search:
         self._disturb = disturb or Disturbances()
         self._known = known or []
         self._seed = seed
+        self._like: Verdict | None = None
         self._began = time.perf_counter()
 
     def on(self, backend: Backend, budget: Budget) -> "Search":
@@ -124,6 +126,8 @@ class Search:
         """The first finding, ``None`` where the budget is used up without one. Only inside `Simulation.opened`."""
         try:
             for scenario in self._scenarios():
+                if self.coverage.runs and not self._left:
+                    return None
                 found = self.look(scenario)
                 self.coverage.runs += 1
                 if found is not None:
@@ -134,9 +138,20 @@ class Search:
 
     def look(self, scenario: Scenario) -> Found | None:
         """Run this; what is wrong with it."""
-        self.last = self.simulation.run(scenario)
-        problem = self._check(self.last)
-        return None if problem is None else Found(scenario, self.last, problem)
+        verdict = self.last = self.simulation.run(scenario)
+        like, self._like = self._like, None
+        problem = None if like is None else difference(self.simulation, like, verdict)
+        problem = problem or self._check(verdict)
+        return None if problem is None else Found(scenario, verdict, problem)
+
+    def look_again(self, found: Found) -> Found:
+        """The same finding, or that it isn't one that can be made again. A workflow that all runs share isn't asked: it
+        may be another one by now."""
+        if self.simulation.is_shared or found.problem.kind == NOT_DETERMINISTIC:
+            return found
+        self._like = found.verdict
+        again = self.look(found.scenario)
+        return again or attrs.evolve(found, problem=not_again(found.problem))
 
     @property
     def _left(self) -> float:
@@ -151,11 +166,14 @@ class Search:
     # --------------------------------------------------------------------------------------------------- the order
 
     def _scenarios(self) -> Iterator[Scenario]:
+        self.simulation.stored = self.simulation.stored or self._disturb.crash
         yield from self._known
-        stored = self._disturb.crash
-        self.simulation.stored = self.simulation.stored or stored
         yield Scenario()
         base = self.base = self.last
+        if self.simulation.is_shared:
+            yield Scenario()  # the first run may have opened what the others find open
+        self._like = self.last
+        yield Scenario()
         first: list[tuple[Scenario, list[int]]] = []
         if self._bound:
             yield Scenario(policy="fifo")
@@ -172,7 +190,7 @@ class Search:
                 if name == "fault":
                     following += self._disturb.following(self.simulation, base, self.last)
             if scenarios:
-                self.coverage.exhausted.append(_counted(len(scenarios), name))
+                self.coverage.exhausted.append(counted(len(scenarios), name))
         for bound in range(2, self._bound + 1):
             first = yield from self._deviating(first, bound, self._left / 2)
             if not first:
@@ -198,7 +216,7 @@ class Search:
                 yield scenario
                 count += 1
                 found.append((scenario, self.last.world.scheduler.widths))
-        self.coverage.exhausted.append(f"delay bound {bound} ({_counted(count + (bound == 1), 'schedule')})")
+        self.coverage.exhausted.append(f"delay bound {bound} ({counted(count + (bound == 1), 'schedule')})")
         return found
 
     def _mix(self, base: Verdict, sites: list[Scenario]) -> Iterator[Scenario]:
@@ -225,7 +243,7 @@ class Search:
             self.coverage.sampled += 1
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
     """So many of these; its first noun takes an s where there are several."""
     noun, gap, rest = what.partition(" after ")
     return f"{number:,} {noun}{'' if number == 1 else 's'}{gap}{rest}"

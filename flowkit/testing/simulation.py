@@ -19,7 +19,7 @@ import anyio
 import attrs
 
 from flowkit import outside
-from flowkit.errors import RunFinished, UnhandledEventWarning, WorkflowStalled, WrongCall, shown
+from flowkit.errors import RunFinished, UnhandledEventWarning, WorkflowCancelled, WorkflowStalled, WrongCall, shown
 from flowkit.events import Event, InputRequiredEvent, StartEvent
 from flowkit.handler import Handler
 from flowkit.performer import logger
@@ -47,6 +47,9 @@ TRIES = 3
 """How often a process goes on with a run that its store has failed."""
 
 RUN_ID = "run"
+
+_ENDED = (WorkflowCancelled, RunSuspended)
+"""What a run that was cancelled ends with."""
 
 
 @attrs.frozen
@@ -258,12 +261,14 @@ class Simulation:
             return None
         if isinstance(error, WorkflowStalled):
             return Problem("stalled", str(error))
+        if isinstance(error, _ENDED):
+            return Problem("clean-up-failed", str(error))
         return Problem("step-failed", str(error) or type(error).__name__)
 
     def _is_expected(self, verdict: Verdict, error: BaseException) -> bool:
         """Whether an error is what was done to the run, and no finding."""
         world, scenario = verdict.world, verdict.run.scenario
-        if scenario.cancel is not None and verdict.run.cancelled:
+        if verdict.run.cancelled and isinstance(error, _ENDED) and not error.others:
             return True
         late = any(fault.seconds for fault in scenario.faults)
         return any(
