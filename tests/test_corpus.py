@@ -25,7 +25,6 @@ REPLAYS = 20
 
 BEYOND = {
     "LongTransfers": "needs three deviations: delay bound 2 doesn't reach it, random schedules seldom do",
-    "Ticket": "nothing compares the run with itself yet",
 }
 """What the harness doesn't find yet, or not so small, and why."""
 
@@ -81,6 +80,8 @@ def test_a_planted_bug_is_found_and_made_small(row: Planted, backend: str) -> No
     assert example.kind == row.kind
     assert example.scenario.size <= row.most
     expected = told(example.run)
+    if row.kind == "not-deterministic":
+        return  # that is what can't be replayed
     assert all(replayed(row, example.token) == expected for _ in range(REPLAYS))
 
 

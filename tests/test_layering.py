@@ -117,6 +117,7 @@ LAYERS = {
         testing.simulation
         testing.mishaps
         testing.token
+        testing.determinism
         testing.search
         testing.shrink
         testing.report

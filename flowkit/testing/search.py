@@ -1,9 +1,10 @@
 """Looking for a run in which something is wrong.
 
 **The order**: run to block (twice: the same scenario must give the same run: determinism.py), then first come first
-served; every schedule that deviates once; every single fault, cancellation and crash; every schedule that deviates twice (as far as
-the bound says, and half the remaining budget lasts), and then a mix of random schedules and disturbances until the
-budget is used up. The first are few and find most; no random policy is the best everywhere, so they take turns.
+served; every schedule that deviates once; every single fault, cancellation and crash; every schedule that deviates
+twice (as far as the bound says, and half the remaining budget lasts), and then a mix of random schedules and
+disturbances until the budget is used up. The first are few and find most; no random policy is the best everywhere, so
+they take turns.
 
 **Deviating.** Schedules within a bound are told by their deviations from run to block (scheduling.py): at one decision
 the task that is next in line goes on instead. A deviation by two places, or two deviations, are of bound 2.

@@ -15,6 +15,7 @@ import functools
 import json
 import sys
 import zlib
+from collections.abc import Iterable
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -49,11 +50,12 @@ class Told:
 
 def prefix_of(plan: Plan) -> str:
     """What every token of a workflow begins with: it tells the workflow, by its name and its plan."""
-    steps = [
-        [step.name, [kind.__qualname__ for kind in (*step.accepts, *step.returns, *step.returns_lists)]]
-        for step in plan.steps
-    ]
+    steps = [[step.name, *map(_names, (step.accepts, step.returns, step.returns_lists))] for step in plan.steps]
     return f"{PREFIX}{_digest([plan.name, steps])}:"
+
+
+def _names(kinds: Iterable[type[Any]]) -> list[str]:
+    return sorted(kind.__qualname__ for kind in kinds)  # of a set, whose order is another in each process
 
 
 def token_of(simulation: Simulation, scenario: Scenario) -> str:

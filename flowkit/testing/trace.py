@@ -33,7 +33,7 @@ from flowkit.testing.scenario import STORE
 from flowkit.testing.scheduling import Policy, Scheduler
 from flowkit.testing.world import World
 
-__all__ = ["Row", "TracingScheduler", "happenings", "plain_name", "rows_of"]
+__all__ = ["Row", "TracingScheduler", "happenings", "plain_name", "rows_of", "told"]
 
 
 @attrs.define
@@ -84,7 +84,7 @@ def happenings(world: World) -> list[Happening]:
     return [
         Happening(time, step, task, text, detail)
         for time, step, task, kind, detail in world.record
-        if (text := _told(kind, detail))
+        if (text := told(kind, detail))
     ]
 
 
@@ -95,7 +95,7 @@ def rows_of(world: World, scheduler: TracingScheduler) -> Iterator[tuple[Row, st
     for _, step, _, kind, detail in world.record:
         if kind == "call" and detail[0] != STORE:
             calls[step] = f"{detail[0]} #{detail[1]}"
-        if text := _told(kind, detail):
+        if text := told(kind, detail):
             happened.setdefault(step, []).append(text)
     # A worker that has yet to take its first event is called by that.
     names = {row.task: calls[row.step] for row in reversed(scheduler.rows) if row.step in calls}
@@ -141,7 +141,8 @@ _NAMES = {
 }
 
 
-def _told(kind: str, detail: Any) -> str:
+def told(kind: str, detail: Any) -> str:
+    """Something that happened, in a few words; none where it is of no interest."""
     match kind:
         case "call":
             return "commit is called" if detail[0] == STORE else "begins"
