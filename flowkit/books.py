@@ -19,8 +19,9 @@ class Waiting:
     """The waits of an invocation, by waiter: those ever ``opened`` (with their deadlines), the ``open`` ones, and the
     answers.
 
-    ``to_answer`` are those that were answered while the invocation's slot was away, ``unseen`` those whose question
-    was asked, and not answered, before the run was resumed: where it is asked again it is shown again.
+    ``places`` says of answers when they came (waits.py). ``to_answer`` are those that were answered while the
+    invocation's slot was away, ``unseen`` those whose question was asked, and not answered, before the run was resumed:
+    where it is asked again it is shown again.
     """
 
     opened: dict[str, float | None] = attrs.field(factory=dict[str, float | None])
@@ -28,6 +29,7 @@ class Waiting:
     answers: dict[str, Event | None] = attrs.field(factory=dict[str, Event | None])
     to_answer: list[str] = attrs.field(factory=list[str])
     unseen: list[str] = attrs.field(factory=list[str])
+    places: dict[str, float] = attrs.field(factory=dict[str, float])
 
 
 @attrs.define(eq=False)

@@ -141,7 +141,7 @@ class Dispatch:
                 self._invoke(lane, event, scope, place, out)
         wait = self.waits.oldest(event) if self.waits.open and target is None else None
         if wait is not None:
-            self._answer(wait, event, out)
+            self._answer(wait, event, self.waits.place(self.last), out)
         elif taken:
             if route.answers and self.questions:
                 del self.questions[0]
@@ -220,11 +220,11 @@ class Dispatch:
             for batch in self.joins.leave(scope):
                 self._invoke_batch(batch, out)
 
-    def _answer(self, wait: Wait, event: Event | None, out: list[Command]) -> None:
+    def _answer(self, wait: Wait, event: Event | None, place: float, out: list[Command]) -> None:
         entry = self.invocations[wait.invocation]
         self._close_wait(entry, wait, out)
         waiting = entry.waits()
-        waiting.answers[wait.waiter] = event
+        waiting.answers[wait.waiter], waiting.places[wait.waiter] = event, place
         if entry.status == RUNNING:
             out.append(AnswerWait(entry.number, wait.waiter, event))
             return

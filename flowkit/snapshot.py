@@ -192,6 +192,7 @@ def _waiting(waiting: Waiting | None) -> dict[str, Any] | None:
     return {
         "opened": waiting.opened,
         "answers": waiting.answers,
+        "places": waiting.places,
         "to_answer": waiting.to_answer,
         "unseen": waiting.unseen,
         "open": [
@@ -234,8 +235,9 @@ def thaw(plan: Plan, state: State, tree: Any, *, patient: bool = False) -> Machi
     _add_joins(machine, books["joins"])
     _add_invocations(machine, books["invocations"])
     _add_queues(machine, books["lanes"])
-    for path, row in _rows(books["kept"], (int, Event, str), "$.kept"):
+    for path, row in _rows(books["kept"], (_NUMBER, Event, str), "$.kept"):
         machine.waits.keep(_new(machine, row[0], path), *row[1:])
+        machine.waits.latest = max(machine.waits.latest, row[0])
     for path, row in _rows(books["held"], (int, Event, str, (str, None), int, int, bool), "$.held"):
         number, event, sender, target, scope, place, published = row
         _check(target is None or target in plan.index, "there is no such step", f"{path}[3]")
@@ -338,18 +340,21 @@ def _no_step(plan: Plan, step: Any) -> str:
 
 
 def _waits(machine: Machine, entry: Invocation, written: Any, path: str) -> Waiting:
-    fields = _fields(written, _WAITING, path)
-    opened, answers = fields["opened"], fields["answers"]
+    fields = _fields({"places": {}, **_is(written, dict, path)}, _WAITING, path)  # early books have no places
+    opened, answers, places = fields["opened"], fields["answers"], fields["places"]
     for name, deadline in opened.items():
         _is(name, str, f"{path}.opened")
         _is(deadline, (*_NUMBER, None), f"{path}.opened")
     for name, event in answers.items():
         _check(name in opened, "it was never opened", f"{path}.answers")
         _is(event, (Event, None), f"{path}.answers")
+    for name, place in places.items():
+        _check(name in answers, "it has no answer", f"{path}.places")
+        machine.waits.latest = max(machine.waits.latest, _is(place, _NUMBER, f"{path}.places"))
     for name in _each(fields["to_answer"], str, f"{path}.to_answer"):
         _check(name in answers, "it has no answer", f"{path}.to_answer")
     _check(bool(fields["to_answer"]) == (entry.status == RESUMING), "answers and status don't match", path)
-    waiting = Waiting(opened, {}, answers, fields["to_answer"], _each(fields["unseen"], str, f"{path}.unseen"))
+    waiting = Waiting(opened, {}, answers, fields["to_answer"], _each(fields["unseen"], str, f"{path}.unseen"), places)
     for at, row in _rows(fields["open"], (int, str, type, dict, (int, None)), f"{path}.open"):
         order, waiter, event_type, requirements, timer = row
         _check(waiter in opened and waiter not in waiting.open and waiter not in answers, "it can't be open", at)
@@ -434,7 +439,14 @@ _INVOCATION: dict[str, Any] = {
     "at_batch": int,
     "waiting": (dict, None),
 }
-_WAITING: dict[str, Any] = {"opened": dict, "answers": dict, "to_answer": list, "unseen": list, "open": list}
+_WAITING: dict[str, Any] = {
+    "opened": dict,
+    "answers": dict,
+    "places": dict,
+    "to_answer": list,
+    "unseen": list,
+    "open": list,
+}
 
 
 def _check(fits: bool, problem: str, path: str) -> None:
@@ -473,7 +485,7 @@ def _rows(rows: Any, kinds: tuple[Any, ...], path: str) -> Iterator[tuple[str, l
         )
 
 
-def _new(machine: Machine, number: int, path: str) -> int:
+def _new(machine: Machine, number: Any, path: str) -> Any:
     """A number that nothing else has: invocations, waits, timers, and events held and kept share them."""
     _check(0 < number <= machine.last, "its number was never given out", path)
     return number

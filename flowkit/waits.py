@@ -2,6 +2,9 @@
 
 A wait is found by the type it waits for, a kept event by its own type, so that neither an event nor a wait looks
 through all of the others.
+
+An event's *place* says when it came, among the numbers that a run gives out: kept events are taken in this order, also
+one that was an answer in between, to a wait that was given up before it was read.
 """
 
 from collections.abc import Iterator
@@ -14,6 +17,9 @@ from flowkit.events import Event
 __all__ = ["Kept", "Wait", "Waits"]
 
 _ABSENT: Any = object()
+
+STEP = 2**-20
+"""Between the places of answers that come while no number is given out: a million fit."""
 
 
 @attrs.define(eq=False)
@@ -47,7 +53,10 @@ class Waits:
     """All open waits of a run, and all events kept in case one opens."""
 
     open: dict[type[Event], dict[int, Wait]] = attrs.field(factory=dict[type[Event], dict[int, Wait]])
-    kept: dict[type[Event], dict[int, Kept]] = attrs.field(factory=dict[type[Event], dict[int, Kept]])
+    kept: dict[type[Event], dict[float, Kept]] = attrs.field(factory=dict[type[Event], dict[float, Kept]])
+    """By type and place, in order."""
+    latest: float = 0.0
+    """The last place that was given to an answer."""
 
     def add(self, wait: Wait) -> None:
         """A wait opened."""
@@ -70,25 +79,34 @@ class Waits:
         )
         return min((wait for wait in first_of_each if wait is not None), key=lambda wait: wait.order, default=None)
 
-    def keep(self, number: int, event: Event, sender: str) -> None:
-        """Nobody takes this event now; a wait may open for it."""
-        self.kept.setdefault(type(event), {})[number] = Kept(event, sender)
+    def place(self, last: int) -> float:
+        """The place of an event that comes now, after ``last``, the last number given out, and is given none."""
+        self.latest = max(self.latest, last) + STEP
+        return self.latest
 
-    def claim(self, wait: Wait) -> Event | None:
-        """Take out the kept event that came first of those that satisfy the wait."""
+    def keep(self, place: float, event: Event, sender: str) -> None:
+        """Nobody takes this event now; a wait may open for it."""
+        of_kind = self.kept.setdefault(type(event), {})
+        is_last = not of_kind or place > next(reversed(of_kind))
+        of_kind[place] = Kept(event, sender)
+        if not is_last:
+            self.kept[type(event)] = dict(sorted(of_kind.items(), key=lambda pair: pair[0]))
+
+    def claim(self, wait: Wait) -> tuple[Event | None, float]:
+        """Take out the kept event that came first of those that satisfy the wait; and its place."""
         first_of_each = (
-            next(((number, kind) for number, entry in entries.items() if wait.accepts(entry.event)), None)
+            next(((place, kind) for place, entry in entries.items() if wait.accepts(entry.event)), None)
             for kind, entries in self.kept.items()
             if issubclass(kind, wait.event_type)
         )
         first = min((pair for pair in first_of_each if pair is not None), key=lambda pair: pair[0], default=None)
         if first is None:
-            return None
-        number, kind = first
-        event = self.kept[kind].pop(number).event
+            return None, 0.0
+        place, kind = first
+        event = self.kept[kind].pop(place).event
         if not self.kept[kind]:
             del self.kept[kind]
-        return event
+        return event, place
 
     def unhandled(self) -> Iterator[Kept]:
         """The kept events in the order they came."""

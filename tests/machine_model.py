@@ -154,6 +154,8 @@ class Model:
         self.held: dict[int, Holding] = {}
         self.waits: list[OpenWait] = []
         self.kept: list[Event] = []
+        self.came: dict[Any, int] = {}
+        """In which order events came that no step took."""
         self.buffers: dict[tuple[str, str | None], list[Event]] = {}
         self.expected: dict[tuple[str, str | None], tuple[type, ...]] = {}
         self.timers: dict[int, tuple[int, str | None]] = {}
@@ -300,6 +302,7 @@ class Model:
             else:
                 self.new_work.append(Work(spec.name, event, node, place))
         wait = next((wait for wait in self.waits if wait.accepts(event)), None) if target is None else None
+        self.came[key(event)] = len(self.came)
         if wait is not None:
             self._answer(wait, event)
         elif not takers and not isinstance(event, InputRequiredEvent):
@@ -366,6 +369,7 @@ class Model:
             self._answer(wait, unread)
         elif not route(self.plan, type(unread)) and not isinstance(unread, InputRequiredEvent):
             self.kept.append(unread)
+            self.kept.sort(key=lambda event: self.came[key(event)])
 
     def _collect(self, fact: EventCollected) -> None:
         work = self.work[fact.invocation]
