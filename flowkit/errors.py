@@ -241,6 +241,8 @@ class UnknownField(EventError, AttributeError, KeyError):
 class FrozenEvent(EventError, attrs.exceptions.FrozenInstanceError):
     """An event was to be changed."""
 
+    args = BaseException.args  # attrs before 26 has a list in its place, which copies would take for a fact
+
 
 class SerializationError(WorkflowError):
     """A value that can't be turned into bytes exactly, or bytes that are no value.

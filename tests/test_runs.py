@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from loops import loop
 
 from flowkit import (
     CleanupFailedWarning,
@@ -32,7 +33,6 @@ from flowkit import (
     WorkflowValidationError,
     step,
 )
-from flowkit.testing.virtual_time import virtual_backend
 
 
 class Part(Event):
@@ -391,8 +391,7 @@ def test_a_run_is_cleaned_up_when_its_event_loop_ends(anyio_backend_name: str) -
         await anyio.sleep(1)
 
     # Not watched: it leaves a task behind on purpose.
-    name, options = virtual_backend(anyio_backend_name)
-    anyio.run(main, backend=name, backend_options=options)
+    loop(anyio_backend_name, main)
     assert workflow.ended == [pytest.approx(1)]
     assert kept[0].is_done()
     assert isinstance(kept[0].exception(), WorkflowCancelled)

@@ -298,9 +298,8 @@ def test_the_story_is_told_as_code() -> None:
     head, *calls, gave, expected = str(caught.value).splitlines()
     assert head == "this store doesn't do what flowkit.store.Store says: "
     assert calls[0] == "    store = make()"
-    assert any(
-        "    store.commit([Write('a', 1, 0, [" in call and "new=NewRun(workflow='Order'" in call for call in calls
-    )
+    # Which story it is depends on the version of Hypothesis.
+    assert any(call.startswith("    store.commit([Write('") and "new=NewRun(workflow='" in call for call in calls)
     assert calls[-1].startswith("    store.claim('")
     assert gave.startswith("gave     RunInfo(run_id='") and expected.startswith("expected RunInfo(run_id='")
 
