@@ -121,6 +121,7 @@ LAYERS = {
         testing.search
         testing.shrink
         testing.report
+        testing.properties
         testing.exploring
         testing.oracles
         testing.live

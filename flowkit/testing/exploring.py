@@ -8,27 +8,26 @@ The free checks of simulation.py hold for each run; a property is asked about th
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import attrs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import WrongCall, shown
-from flowkit.events import Event
 from flowkit.testing.counterexample import Counterexample
 from flowkit.testing.determinism import NOT_DETERMINISTIC
 from flowkit.testing.mishaps import Faults
 from flowkit.testing.problems import TestingError
-from flowkit.testing.report import failure_text, neighbours, report
+from flowkit.testing.properties import as_test, asking, check_is_above_no_property, check_property, judged
+from flowkit.testing.report import neighbours, report
 from flowkit.testing.run import Run
 from flowkit.testing.scenario import Backend, Scenario
 from flowkit.testing.search import Check, Coverage, Disturbances, Found, Search, counted
 from flowkit.testing.settings import Budget, defaults, parse_budget
 from flowkit.testing.shrink import shrunk
-from flowkit.testing.simulation import Answer, Problem, Simulation, Verdict, start_of
+from flowkit.testing.simulation import Answer, Simulation, Verdict, check_answer, maker_of, start_of
 from flowkit.testing.token import read_token, token_of
 from flowkit.testing.trace import happenings
 
@@ -42,8 +41,8 @@ EXAMPLES = 20
 ELSEWHERE = 200
 """Runs in which a finding is looked for on the other backend."""
 
-Property = Callable[[Run, Any], object]
-F = TypeVar("F", bound=Callable[..., Any])
+_ALWAYS_ERRORS = ("return_value", "not_a_test_method")
+"""Names of health checks that can't be suppressed any more, which Hypothesis keeps."""
 
 
 def simulate(
@@ -79,8 +78,12 @@ def simulate(
         TestingError: the workflow asks for what a simulation can't do.
         WrongCall: an argument is of the wrong type.
     """
+    check_choice("simulate()", "backend", backend, ("asyncio", "trio"))
+    _check_faults("simulate()", faults)
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongCall("simulate()", f"takes a number as seed, but got {shown(seed)}", "give a whole number, or none")
     errors = {} if faults is None else faults.errors
-    simulation = Simulation(flow, start, answer=answer, errors=errors, backend=_backend(backend), stored=stored)
+    simulation = Simulation(flow, start, answer=answer, errors=errors, backend=backend, stored=stored)
     scenario = Scenario() if seed is None else Scenario(policy="walk", seed=seed)
     if replay is not None:
         told = read_token(replay, simulation)
@@ -201,19 +204,28 @@ def explore(
         Counterexample: a run breaks the property, or one of the checks that every run must pass.
         TestingError: the workflow asks for what a simulation can't do.
     """
-    _check_choice("explore()", "cancel", cancel, ("every-step",))
-    _check_choice("explore()", "crash", crash, ("every-write",))
-    if faults is not None and not isinstance(faults, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise WrongCall("explore()", f"takes faults(…) as faults, but got {shown(faults)}", "write testing.faults(…)")
+    check_is_above_no_property(flow)
+    maker_of(flow, "explore()")
+    check_search("explore()", bound, budget, backend)
+    check_choice("explore()", "cancel", cancel, (None, "every-step"))
+    check_choice("explore()", "crash", crash, (None, "every-write"))
+    check_choice("explore()", "check", check, ("results", "all"))
+    check_answer("explore()", answer)
+    _check_faults("explore()", faults)
+    if not isinstance(examples, int) or isinstance(examples, bool) or examples < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        problem = f"takes a number of start events as examples, but got {shown(examples)}"
+        raise WrongCall("explore()", problem, "give 1 or more")
     is_drawn = isinstance(start, st.SearchStrategy)
     disturb = Disturbances(faults, cancel is not None, crash is not None)
 
     def decorate(function: Callable[..., object]) -> Callable[..., None]:
-        def test(**fixtures: Any) -> None:
+        check_property(function)
+
+        def test(*bound_to: Any, **fixtures: Any) -> None:
             __tracebackhide__ = True
             limit = parse_budget(defaults.budget if defaults.budget is not None else budget)
             chosen = defaults.backend or backend
-            backends: Sequence[Backend] = ("asyncio", "trio") if chosen == "both" else (_backend(chosen),)
+            backends: Sequence[Backend] = ("asyncio", "trio") if chosen == "both" else (chosen,)
             for one in backends:
                 simulation = Simulation(
                     flow,
@@ -226,7 +238,7 @@ def explore(
                     call="explore()",
                     late=is_drawn,
                 )
-                verdict = functools.partial(_verdict, _asking(function, fixtures), check == "all", simulation)
+                verdict = functools.partial(judged, asking(function, bound_to, fixtures), check == "all")
                 options: dict[str, Any] = {
                     "bound": defaults.bound if defaults.bound is not None else bound,
                     "disturb": disturb,
@@ -237,7 +249,7 @@ def explore(
                     else:
                         searched(simulation, verdict, budget=limit, **options)
 
-        return _as_test(test, function)
+        return as_test(test, function)
 
     return decorate
 
@@ -262,7 +274,7 @@ def _drawn(
         deadline=None,
         database=None,
         derandomize=True,
-        suppress_health_check=list(HealthCheck.__members__.values()),
+        suppress_health_check=[one for name, one in HealthCheck.__members__.items() if name not in _ALWAYS_ERRORS],
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         report_multiple_bugs=False,
         print_blob=False,
@@ -281,7 +293,7 @@ def _drawn(
 
     try:
         each()
-    except TestingError:
+    except (TestingError, KeyboardInterrupt):
         raise
     except BaseException:
         if not failed:
@@ -289,50 +301,32 @@ def _drawn(
         raise _made_small(*failed[-1], check) from None
 
 
-def _asking(function: Callable[..., object], fixtures: dict[str, Any]) -> Property:
-    """The property, with or without ``start``."""
-    takes_start = "start" in inspect.signature(function).parameters
+def check_search(call: str, bound: Any, budget: Any, backend: Any) -> None:
+    """See that these are what a search takes.
 
-    def ask(run: Run, start: Event) -> object:
-        __tracebackhide__ = True
-        return function(run, start, **fixtures) if takes_start else function(run, **fixtures)
-
-    return ask
-
-
-def _verdict(ask: Property, always: bool, simulation: Simulation, verdict: Verdict) -> Problem | None:
-    """What is wrong with a run: by itself, or by the property."""
-    if verdict.problem is not None:
-        return verdict.problem
-    run = verdict.run
-    if run.cancelled and verdict.again is not None and verdict.again.error is not None:
-        return Problem("unusable", f"after a run was cancelled, the next one failed: {verdict.again.error}")
-    if not (always or run.has_result):
-        return None
-    try:
-        ask(run, verdict.start)
-    except Exception as error:  # noqa: BLE001 - whatever a property raises is a finding
-        return Problem("property", failure_text(error))
-    return None
+    Raises:
+        WrongCall: one of them isn't.
+    """
+    parse_budget(budget, f"{call} budget")
+    if not isinstance(bound, int) or isinstance(bound, bool) or bound < 0:
+        problem = f"takes a number of deviations from the plainest schedule as bound, but got {shown(bound)}"
+        cure = "write 1 or 2: each one more takes some ten times as long; 0 searches no schedules"
+        raise WrongCall(call, problem, cure)
+    check_choice(call, "backend", backend, ("asyncio", "trio", "both"))
 
 
-def _as_test(test: Callable[..., None], function: Callable[..., object]) -> Callable[..., None]:
-    """With the property's name, and its parameters that are fixtures."""
-    functools.update_wrapper(test, function)
-    del test.__wrapped__  # type: ignore[attr-defined]  # pytest would look through it at the parameters
-    parameters = list(inspect.signature(function).parameters.values())
-    kept = [one for one in parameters if one.name not in ("run", "start")]
-    test.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-    test.__flowkit_explored__ = True  # type: ignore[attr-defined]
-    return test
+def _check_faults(call: str, faults: Any) -> None:
+    if faults is not None and not isinstance(faults, Faults):
+        raise WrongCall(call, f"takes faults(…) as faults, but got {shown(faults)}", "write testing.faults(…)")
 
 
-def _backend(given: Any) -> Backend:
-    _check_choice("the harness", "backend", given, ("asyncio", "trio"))
-    backend: Backend = given or "asyncio"
-    return backend
+def check_choice(call: str, name: str, given: Any, choices: Sequence[Any]) -> None:
+    """See that this is one of the choices; ``None`` among them is not to be named.
 
-
-def _check_choice(call: str, name: str, given: Any, choices: Sequence[str]) -> None:
-    if given is not None and given not in choices:
-        raise WrongCall(call, f"got {name}={shown(given)}", f"give {' or '.join(map(repr, choices))}")
+    Raises:
+        WrongCall: it isn't.
+    """
+    if given not in choices:
+        *several, last = [repr(one) for one in choices if one is not None]
+        others = f"{', '.join(several)} or " if several else ""
+        raise WrongCall(call, f"got {name}={shown(given)}", f"give {others}{last}")

@@ -74,7 +74,9 @@ def faults(
             "faults()", f"takes a dict as raises, but got {shown(raises)}", 'write {"charge": PaymentError}'
         )
     for step, given in (raises or {}).items():
-        several: list[Any] = list(given) if isinstance(given, Sequence) else [given]
+        several: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+        if not several:
+            raise WrongCall("faults()", f"got no errors for step {step!r}", "name some, or leave the step out")
         for one in several:
             if not (isinstance(one, Exception) or (isinstance(one, type) and issubclass(one, Exception))):
                 problem = f"takes exceptions for step {step!r}, but got {shown(one)}"

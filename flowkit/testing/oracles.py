@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from flowkit.errors import shown
-from flowkit.testing.exploring import BOUND, BUDGET, searched
+from flowkit.testing.exploring import BOUND, BUDGET, check_search, searched
 from flowkit.testing.run import Run
 from flowkit.testing.scenario import Backend
 from flowkit.testing.search import Check, Coverage, Disturbances
@@ -157,6 +157,7 @@ def _asserted(
     again: bool = False,
 ) -> Coverage:
     __tracebackhide__ = True
+    check_search(call, bound, budget, backend)
     limit = parse_budget(defaults.budget if defaults.budget is not None else budget, f"{call} budget")
     chosen = defaults.backend or backend
     backends: list[Backend] = ["asyncio", "trio"] if chosen == "both" else [chosen]

@@ -8,9 +8,12 @@ taken, an error that nobody asked for.
 After a crash the next process begins `DOWNTIME` seconds later.
 """
 
+import asyncio
 import contextlib
+import inspect
 import logging
 import random
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, cast
@@ -115,7 +118,9 @@ class Simulation:
         call: str = "simulate()",
         late: bool = False,
     ) -> None:
-        self.make = _maker(flow, call)
+        self.make = maker_of(flow, call)
+        check_answer(call, answer)
+        self.call = call
         self.is_shared = isinstance(flow, Workflow)
         self.is_drawn = late
         self.answer = answer
@@ -126,6 +131,8 @@ class Simulation:
         self._watching: Watching | None = None
         workflow = self.first = self.make()
         if not isinstance(workflow, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if inspect.iscoroutine(workflow):
+                workflow.close()
             raise WrongCall(call, f"was given a flow that makes {shown(workflow)}", "let it return a workflow")
         check_wiring(workflow)
         self.plan = plan_of(workflow)
@@ -154,7 +161,12 @@ class Simulation:
 
     @contextlib.contextmanager
     def opened(self) -> Generator[None]:
-        """Have what simulations need of this thread, for as long as this lasts."""
+        """Have what simulations need of this thread, for as long as this lasts.
+
+        Raises:
+            WrongCall: an event loop runs here, or a simulation.
+        """
+        _check_no_loop(self.call)
         self.kernel_type = _kernel_type(self.backend)  # imported now: a simulation may not do all that importing does
         before = random.getstate()
         mute = _Mute()
@@ -194,10 +206,13 @@ class Simulation:
                     if not world.dead:
                         break
                     now += DOWNTIME
+            if world.problem is not None:
+                raise world.problem.with_traceback(None)
+        except BaseException:
+            world.close()
+            raise
         finally:
             outside.around.reset(token)
-        if world.problem is not None:
-            raise world.problem.with_traceback(None)
         world.describe(run if verdict.again is None else verdict.again)
         run.lives, run.duration = world.lives, now
         verdict.problem = verdict.problem or self._judged(verdict)
@@ -226,8 +241,8 @@ class Simulation:
         except Exception as error:  # noqa: BLE001 - the run's, for its property to look at
             if not world.dead:
                 verdict.run.error = error
-        except BaseException:
-            if not world.dead:
+        except BaseException as error:
+            if not world.dead or isinstance(error, KeyboardInterrupt):
                 kernel.close()
                 raise
         if world.dead:
@@ -325,7 +340,7 @@ class _Process:
 
     async def main(self) -> None:
         simulation, verdict = self._simulation, self._verdict
-        workflow = simulation.make()
+        workflow = self._made()
         if simulation.stored or verdict.run.scenario.crashes:
             share_records(workflow, simulation.first)
         with anyio.CancelScope() as self._all:
@@ -338,6 +353,16 @@ class _Process:
             finally:
                 if not simulation.is_shared:
                     await workflow.aclose()
+
+    def _made(self) -> Workflow:
+        try:
+            return self._simulation.make()
+        except Exception as error:
+            problem = TestingError(
+                f"what makes the workflow raised {shown(error)}, after it had made one", "let it make one for each run"
+            )
+            self._verdict.world.note(problem.with_cause(error))
+            raise
 
     async def _go(self, workflow: Workflow) -> None:
         simulation, verdict = self._simulation, self._verdict
@@ -368,10 +393,29 @@ class _Process:
             async with handler:
                 events = handler.stream_events()
                 async for event in events:
-                    if isinstance(event, InputRequiredEvent) and (reply := answer(event)) is not None:
+                    if isinstance(event, InputRequiredEvent) and (reply := self._answered(answer, event)) is not None:
                         with contextlib.suppress(RunFinished, WrongCall):  # it came too late, as answers may
                             handler.send_event(reply, to=events.origin)
                 await _finish(run, handler)
+
+    def _answered(self, answer: Answer, question: Event) -> Event | None:
+        try:
+            reply: Any = answer(question)
+        except Exception as error:
+            problem = TestingError(
+                f"answer raised {shown(error)} when it was asked {shown(question)}",
+                "let it return the event to send back, or None",
+            )
+            self._verdict.world.note(problem.with_cause(error))
+            raise
+        if reply is None or isinstance(reply, Event):
+            return reply
+        problem = TestingError(
+            f"answer returned {shown(reply)} when it was asked {shown(question)}",
+            "let it return the event to send back, or None",
+        )
+        self._verdict.world.note(problem)
+        raise problem
 
 
 async def _finish(run: Run, handler: Handler) -> None:
@@ -385,16 +429,71 @@ async def _finish(run: Run, handler: Handler) -> None:
 # ------------------------------------------------------------------------------------------------------- what is given
 
 
-def _maker(flow: Any, call: str) -> Callable[[], Workflow]:
+def maker_of(flow: Any, call: str) -> Callable[[], Workflow]:
+    """What makes the workflow.
+
+    Raises:
+        WrongCall: this can't.
+    """
     if isinstance(flow, Workflow):
         return lambda: flow
-    if isinstance(flow, type) and issubclass(flow, Workflow):
-        return flow
     anything: Any = flow  # pyright: ignore[reportUnknownVariableType]
-    if callable(anything) and not isinstance(flow, type):
+    if callable(anything) and not (isinstance(flow, type) and not issubclass(flow, Workflow)):
+        _check_needs_nothing(anything, call)
         return anything  # type: ignore[no-any-return]
     cure = "give a workflow's class, an instance, or a function that makes one"
     raise WrongCall(call, f"takes a workflow as flow, but got {shown(flow)}", cure)
+
+
+def _check_needs_nothing(make: Callable[..., Any], call: str) -> None:
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # it tells nobody
+        return
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in variable]
+    if needed:
+        name = getattr(make, "__name__", shown(make))
+        given = ", ".join(f"{one}=…" for one in needed)
+        raise WrongCall(
+            call,
+            f"makes the workflow anew for each run, and {name} needs {', '.join(map(repr, needed))}",
+            f"give a function that makes one, `lambda: {name if name.isidentifier() else 'Flow'}({given})`",
+        )
+
+
+def check_answer(call: str, answer: Any) -> None:
+    """See that this can answer.
+
+    Raises:
+        WrongCall: it can't.
+    """
+    if answer is not None and (not callable(answer) or inspect.iscoroutinefunction(answer)):
+        problem = f"takes a plain function of a question as answer, but got {shown(answer)}"
+        raise WrongCall(call, problem, "write `lambda question: Answer(…)`")
+
+
+def _check_no_loop(call: str) -> None:
+    if isinstance(outside.current(), World):
+        problem, cure = "was called inside a simulated run", "call it from the test"
+    elif is_loop_running():
+        problem = "was called where an event loop runs, and has its own"
+        cure = "call it from a plain function, `def test_…`"
+    else:
+        return
+    raise WrongCall(call, problem, cure)
+
+
+def is_loop_running() -> bool:
+    """Whether this thread is in the middle of running an event loop."""
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def start_of(kind: type[Event], given: Any, call: str) -> Event:
