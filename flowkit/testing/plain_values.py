@@ -5,7 +5,7 @@ Hypothesis would show an infinite one as the simplest of all. Moments have no ti
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -18,9 +18,13 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from flowkit.events import StopEvent
 from flowkit.testing.validators import NOTHING_ASKED, Between, Checks
 
-__all__ = ["PLAIN", "Plan", "anything", "chosen", "either", "impossible"]
+__all__ = ["PLAIN", "Plan", "anything", "chosen", "either", "impossible", "open_event"]
+
+EXTRAS = ("a", "b", "c", "key", "name", "value")
+"""The names of the attributes that open events are given."""
 
 
 @attrs.frozen
@@ -261,7 +265,7 @@ PLAIN: dict[Any, Callable[[Checks], Plan]] = {
 """How the values of a type are drawn; what of the checks is kept to is taken out of them."""
 
 
-# --------------------------------------------------------------------------------------------------------------- Any
+# ----------------------------------------------------------------------------------------- Any, and any attributes
 
 
 def anything(hashed: bool) -> Plan:
@@ -274,3 +278,15 @@ def anything(hashed: bool) -> Plan:
     for _ in range(2):
         level = single | st.lists(level, max_size=3) | st.dictionaries(st.text(max_size=5), level, max_size=3)
     return Plan(level, none_first=True)
+
+
+def open_event(kind: Any, instead: Mapping[str, SearchStrategy[Any]], hashed: bool) -> Plan:
+    """The plan for an event that takes any attributes: with those that are given, or with a few."""
+    values = anything(hashed).strategy
+    assert values is not None
+    if instead:
+        return Plan(st.builds(kind, **{**({"result": values} if kind is StopEvent else {}), **instead}))
+    extras = st.dictionaries(st.sampled_from(EXTRAS), values, max_size=3)
+    if kind is StopEvent:
+        return Plan(st.tuples(values, extras).map(lambda drawn: kind(drawn[0], **drawn[1])))
+    return Plan(extras.map(lambda given: kind(**given)))

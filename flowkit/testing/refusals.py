@@ -15,7 +15,7 @@ from flowkit.resource import type_name
 from flowkit.testing.parameters import Parameter, bare
 from flowkit.testing.problems import TestingError
 
-__all__ = ["Gate", "NoStrategy", "Recipe", "Spot", "built", "refusal", "sifted"]
+__all__ = ["Gate", "NoStrategy", "Recipe", "Spot", "built", "examine", "refusal", "sifted"]
 
 TRIES = 20
 """How often a value is drawn anew before the example is given up: a validator that takes one in ten gets one nine times
@@ -83,36 +83,35 @@ def _registering(kind: Any) -> str:
     return f"register one, hypothesis.strategies.register_type_strategy({bare(kind).__name__}, …)"
 
 
+@attrs.frozen
 class Gate:
-    """What a value has to pass, and whether there is any that does.
+    """What not all values of a strategy pass; ``refusal`` is for the case that none does.
 
-    That is found out once, before the first is drawn and apart from it: Hypothesis wants the same choices to lead to the
-    same end, whatever was drawn before.
+    Whether any does is found out once, before the first is drawn and apart from it (`examine`): Hypothesis wants the
+    same choices to lead to the same end, whatever was drawn before.
     """
 
-    def __init__(self, trail: Sequence[Spot], reason: str, kind: Any = None, field: str = "") -> None:
-        self.trail, self.reason, self.kind, self.field = tuple(trail), reason, kind, field
-        self.refusal: NoStrategy | None = None
-        self.examined = False
-        self.error: Exception | None = None
+    strategy: SearchStrategy[Any]
+    passes: Callable[[Any], bool]
+    refusal: Callable[[], NoStrategy]
 
-    def __repr__(self) -> str:
-        return "…"  # the argument of a strategy, which Hypothesis may show
-
-    def examine(self, strategy: SearchStrategy[Any], passes: Callable[[Any], bool]) -> None:
-        """Raise `NoStrategy` if nothing that the strategy gives passes."""
-        if not self.examined:
-            # In a thread of its own: in this one, which is about to draw, Hypothesis would refuse to begin anew.
-            with ThreadPoolExecutor(1) as thread:
-                if not thread.submit(_any_passes, strategy, passes).result():
-                    why = "" if self.error is None else f", {type(self.error).__name__}: {self.error}"
-                    self.refusal = refusal(self.trail, self.reason + why, self.kind, self.field)
-            self.examined = True
-        if self.refusal is not None:
-            raise self.refusal from self.error
+    def opens(self, quietly: settings) -> bool:
+        try:
+            hypothesis.find(self.strategy, self.passes, settings=quietly)
+        except NoSuchExample:
+            return False
+        return True
 
 
-def _any_passes(strategy: SearchStrategy[Any], passes: Callable[[Any], bool]) -> bool:
+def examine(gates: Sequence[Gate]) -> None:
+    """Raise the refusal of the first gate that nothing passes."""
+    if gates:
+        # In a thread of its own: in this one, which is about to draw, Hypothesis would refuse to begin anew.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_examine, gates).result()
+
+
+def _examine(gates: Sequence[Gate]) -> None:
     quietly = settings(
         max_examples=EXAMINED,
         phases=[Phase.generate],
@@ -122,17 +121,14 @@ def _any_passes(strategy: SearchStrategy[Any], passes: Callable[[Any], bool]) ->
         verbosity=Verbosity.quiet,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
-    try:
-        hypothesis.find(strategy, passes, settings=quietly)
-    except NoSuchExample:
-        return False
-    return True
+    for gate in gates:
+        if not gate.opens(quietly):
+            raise gate.refusal()
 
 
 @st.composite
-def sifted(draw: st.DrawFn, strategy: SearchStrategy[Any], allow: Callable[[Any], bool], gate: Gate) -> Any:
+def sifted(draw: st.DrawFn, strategy: SearchStrategy[Any], allow: Callable[[Any], bool]) -> Any:
     """What the strategy gives and ``allow`` takes."""
-    gate.examine(strategy, allow)
     for _ in range(TRIES):
         value = draw(strategy)
         if allow(value):
@@ -141,18 +137,18 @@ def sifted(draw: st.DrawFn, strategy: SearchStrategy[Any], allow: Callable[[Any]
 
 
 class Recipe:
-    """How an instance is drawn: its parts, then the whole. If that may fail there is a gate, and it is tried again."""
+    """How an instance is drawn: its parts, then the whole; that is tried again if it ``may_fail``."""
 
-    def __init__(self, build: Callable[..., Any], parts: Mapping[str, SearchStrategy[Any]], gate: Gate | None) -> None:
-        self.build, self.parts, self.gate = build, parts, gate
+    def __init__(self, build: Callable[..., Any], parts: Mapping[str, SearchStrategy[Any]], may_fail: bool) -> None:
+        self.build, self.parts, self.may_fail = build, parts, may_fail
+        self.error: Exception | None = None
 
     def __repr__(self) -> str:
         return self.build.__name__
 
     def __call__(self, draw: st.DrawFn) -> Any:
-        if self.gate is None:
+        if not self.may_fail:
             return self.build(**{name: draw(part) for name, part in self.parts.items()})
-        self.gate.examine(st.fixed_dictionaries(self.parts), lambda parts: self._try(parts) is not REFUSED)
         for _ in range(TRIES):
             built = self._try({name: draw(part) for name, part in self.parts.items()})
             if built is not REFUSED:
@@ -163,9 +159,18 @@ class Recipe:
         try:
             return self.build(**parts)
         except Exception as error:  # noqa: BLE001 - however its author's code refuses
-            assert self.gate is not None
-            self.gate.error = error
+            self.error = error
             return REFUSED
+
+    def gate(self, trail: Sequence[Spot], kind: Any, field: str) -> Gate:
+        def refuse() -> NoStrategy:
+            error = self.error
+            reason = f"each {kind.__name__} that is built fails, {type(error).__name__}: {error}"
+            refused = refusal(trail, reason, kind, field)
+            refused.__cause__ = error
+            return refused
+
+        return Gate(st.fixed_dictionaries(self.parts), lambda parts: self._try(parts) is not REFUSED, refuse)
 
 
 @st.composite

@@ -9,6 +9,7 @@ Hypothesis has no call that says whether a strategy was registered. Two things t
 """
 
 import types
+import typing
 from collections import Counter, OrderedDict, abc, defaultdict, deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -92,6 +93,24 @@ class Registered:
         return bool(OURS.get(st.from_type(annotation)) != annotation)
 
     def alias(self, alias: Any, meaning: Any) -> bool:
-        """Whether a strategy was registered for a `NewType` or a type alias, and not only for what it means."""
+        """Whether a strategy was registered for a `NewType` or a type alias, and not only for what it means.
+
+        One that mentions itself isn't asked for: Hypothesis would go round and round.
+        """
+        if isinstance(alias, typing.ForwardRef) or _mentions(meaning, bare(alias)):
+            return False
         text = repr(st.from_type(alias))
         return text != repr(st.from_type(meaning)) and not text.startswith("from_type(")
+
+
+def _mentions(annotation: Any, alias: Any) -> bool:
+    seen: list[Any] = []
+    todo = [annotation]
+    while todo:
+        one = todo.pop()
+        if bare(one) is alias:
+            return True
+        if not any(one is other for other in seen):
+            seen.append(one)
+            todo += [*typing.get_args(one), getattr(bare(one), "__value__", None)]
+    return False

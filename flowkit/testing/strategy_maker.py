@@ -31,7 +31,6 @@ from hypothesis.strategies import SearchStrategy
 
 from flowkit import hints
 from flowkit.errors import shown
-from flowkit.events import StopEvent
 from flowkit.resource import type_name
 from flowkit.testing.parameters import (
     LEFT_OUT,
@@ -48,8 +47,8 @@ from flowkit.testing.parameters import (
     repeats,
     subclasses_of,
 )
-from flowkit.testing.plain_values import PLAIN, Plan, anything, chosen, either, impossible
-from flowkit.testing.refusals import Gate, Recipe, Spot, built, refusal, sifted
+from flowkit.testing.plain_values import PLAIN, Plan, anything, chosen, either, impossible, open_event
+from flowkit.testing.refusals import Gate, Recipe, Spot, built, examine, refusal, sifted
 from flowkit.testing.registered import Registered
 from flowkit.testing.validators import NOTHING_ASKED, Checks, checks_of
 
@@ -63,8 +62,6 @@ places, whose events would have thousands of parts."""
 NESTED = 8
 """How often a class may be in itself with other arguments: ``Box[Box[int]]`` isn't endless, but a ``Box[T]`` that holds
 a ``Box[list[T]]`` is."""
-EXTRAS = ("a", "b", "c", "key", "name", "value")
-"""The names of the attributes that open events are given."""
 
 
 # --------------------------------------------------------------------------------------------------------- the making
@@ -108,12 +105,14 @@ class Maker:
         self.levels: int | None = None
         self.entered: tuple[Any, ...] = ()
         self.holds = 0.0
-        self.made: dict[Any, Plan] = {}
+        self.gates: list[Gate] = []
+        self.made: dict[Any, tuple[Plan, list[Gate]]] = {}
 
     def recipe(self, kinds: Sequence[Any], instead: Mapping[str, SearchStrategy[Any]]) -> Callable[[st.DrawFn], Any]:
         """How to draw one of these events."""
 
         def make() -> Plan:
+            self.gates = []
             return either([self._class(kind, False, instead) for kind in kinds])
 
         plan = make()
@@ -133,6 +132,7 @@ class Maker:
             holder = self.endless[-1]
             self.trail = self.endless
             self._refuse(f"each {type_name(holder.owner)} would hold another: let it be `| None`, or be in a list")
+        examine(self.gates)
         return plan.recipe or (lambda draw: draw(strategy))
 
     def _refuse(self, reason: str, kind: Any = None, cause: Exception | None = None) -> NoReturn:
@@ -154,7 +154,7 @@ class Maker:
             return self._of(self.trail[-1].owner, checks, hashed)
         if isinstance(annotation, TypeVar):
             return self._of(self._meant(annotation), checks, hashed)
-        meaning = alias_value(annotation)
+        meaning = self._written(annotation) if isinstance(annotation, typing.ForwardRef) else alias_value(annotation)
         if meaning is not annotation:
             if self.registered.alias(annotation, meaning):
                 return self._sifted(self._by_hypothesis(annotation), checks)
@@ -170,6 +170,11 @@ class Maker:
         plans = [self._one(annotation, one, hashed) for one in checks.alternatives()]
         return either([chosen([None]), *plans] if apart else plans)
 
+    def _written(self, reference: typing.ForwardRef) -> Any:
+        """What is left of an alias that mentions itself: ``JSON = None | list["JSON"]``."""
+        module = sys.modules.get(bare(self.trail[-1].owner).__module__)
+        return hints.resolve(reference.__forward_arg__, vars(module) if module else {}, self.around)
+
     def _meant(self, annotation: Any) -> Any:
         """What a type variable for which nothing was put in may stand for; anything else itself."""
         if not isinstance(annotation, TypeVar):
@@ -177,8 +182,8 @@ class Maker:
         if annotation.__constraints__:
             return typing.Union[annotation.__constraints__]  # noqa: UP007 - of a tuple
         bound: Any = annotation.__bound__
-        module = vars(sys.modules[annotation.__module__]) if annotation.__module__ in sys.modules else {}
-        return Any if bound is None else hints.resolve(bound, module, self.around)
+        module = sys.modules.get(annotation.__module__)
+        return Any if bound is None else hints.resolve(bound, vars(module) if module else {}, self.around)
 
     def _one(self, annotation: Any, checks: Checks, hashed: bool) -> Plan:
         """The plan for a type that is no union, nor another name of one."""
@@ -200,8 +205,9 @@ class Maker:
             return plan
         if plan.choices is not None:
             return chosen([one for one in plan.choices if checks.allow(one)], f"{checks} refuses every value")
-        gate = Gate(self.trail, f"{checks} refuses whatever is drawn")
-        return attrs.evolve(plan, strategy=sifted(plan.strategy, checks.allow, gate), recipe=None)
+        refused = functools.partial(refusal, self.trail, f"{checks} refuses whatever is drawn")
+        self.gates.append(Gate(plan.strategy, checks.allow, refused))
+        return attrs.evolve(plan, strategy=sifted(plan.strategy, checks.allow), recipe=None)
 
     def _drawn(self, annotation: Any, kind: Any, checks: Checks, hashed: bool) -> Plan:
         arguments: Any = get_args(annotation)
@@ -244,8 +250,7 @@ class Maker:
             if hashed:
                 return _unhashable(dict)
             return self._enter((annotation, "items", hashed), lambda: self._typed_dict(annotation))
-        is_own = kind.__module__.partition(".")[0] not in sys.stdlib_module_names
-        if is_event(kind) or has_parameters(kind) or (inspect.isabstract(kind) and is_own):
+        if is_event(kind) or has_parameters(kind) or (inspect.isabstract(kind) and _is_own(kind)):
             return self._class(annotation, hashed)
         if issubclass(kind, BaseException):
             return self._error(kind)
@@ -276,8 +281,10 @@ class Maker:
         found: list[Any] = []
         for one in [member for argument in arguments for member in hints.members(self._meant(argument))]:
             one = self.trail[-1].owner if one is typing.Self else one
-            if isinstance(bare(one), type) and one is not Any and one is not object:
-                found += [bare(one), *map(bare, subclasses_of(bare(one)))]
+            if _is_class(bare(one)):
+                found.append(bare(one))
+                if _is_own(bare(one)):
+                    found += map(bare, subclasses_of(bare(one)))
         return chosen(found or [int, str, list])
 
     # ---- collections
@@ -355,7 +362,7 @@ class Maker:
             return self._by_hypothesis(kind)
         is_abstract = inspect.isabstract(origin)
         kinds = [] if is_abstract else [kind]
-        if is_abstract or (is_event(origin) and not origin.__flowkit_open__):
+        if is_abstract or (is_event(origin) and _is_own(origin)):
             kinds += [one for one in subclasses_of(kind) if not inspect.isabstract(bare(one))]
         if not kinds:
             self._refuse(f"{origin.__name__} is abstract and has no subclass", origin)
@@ -380,10 +387,12 @@ class Maker:
             hash(key)
         except TypeError:  # Literal and Annotated may hold anything
             key = (repr(key[0]), *key[1:])
-        if (known := self.made.get((key, None))) is not None and not known.recursive:
-            return known
-        if (known := self.made.get((key, self.levels))) is not None:
-            return known
+        for levels in (None, self.levels):
+            if (known := self.made.get((key, levels))) is not None and (
+                levels == self.levels or not known[0].recursive
+            ):
+                self.gates += known[1]
+                return known[0]
         before, levels = self.entered, self.levels
         if levels is None and (key, origin) in before:
             self.recursive.add(key)
@@ -392,6 +401,7 @@ class Maker:
         is_recursive = key in self.recursive or origin in self.recursive
         if is_recursive and not levels:
             return Plan(None, recursive=True)
+        outer, self.gates = self.gates, []
         self.entered = (*before, (key, origin))
         self.levels = levels - 1 if is_recursive and levels else levels
         try:
@@ -401,13 +411,14 @@ class Maker:
         if key in self.recursive or origin in self.recursive:
             self.holds = max(self.holds, plan.holds)
             plan = attrs.evolve(plan, recursive=True, holds=1.0)
-        self.made[key, levels] = plan
+        self.made[key, levels] = plan, self.gates
+        self.gates = outer + self.gates
         return plan
 
     def _instance(self, kind: Any, hashed: bool, instead: Mapping[str, SearchStrategy[Any]]) -> Plan:
         origin = bare(kind)
         if is_event(origin) and origin.__flowkit_open__:
-            return _open_event(origin, instead, hashed)
+            return open_event(origin, instead, hashed)
         if hashed and origin.__hash__ is None:
             return _unhashable(origin)
         parts: dict[str, SearchStrategy[Any]] = {}
@@ -432,12 +443,10 @@ class Maker:
         build: Any = origin
         if any(parameter.default is LEFT_OUT for parameter in parameters):
             build = _leaving_out(origin)
-        gate = None
-        if tries or suspects:
+        recipe = Recipe(build, parts, tries or bool(suspects))
+        if recipe.may_fail:
             trail = (*self.trail, *suspects) if len(suspects) == 1 and not tries else self.trail
-            reason = f"each {origin.__name__} that is built fails"
-            gate = Gate(trail, reason, origin, parameters[0].name if parameters else "")
-        recipe = Recipe(build, parts, gate)
+            self.gates.append(recipe.gate(trail, origin, parameters[0].name if parameters else ""))
         return attrs.evolve(_whole(built(recipe), plans), recipe=recipe)
 
     @contextlib.contextmanager
@@ -545,6 +554,12 @@ def _collected(
     return Plan(strategy, recursive=True, holds=member.holds * (2 * low + few + some) / 4)
 
 
+def _is_own(kind: Any) -> bool:
+    """Whether a class is somebody's, whose subclasses are then known: Python's and open events have any number."""
+    is_open = is_event(kind) and kind.__flowkit_open__
+    return not is_open and kind.__module__.partition(".")[0] not in sys.stdlib_module_names
+
+
 def _is_class(kind: object) -> bool:
     """Whether this is a class that says something about its instances."""
     return isinstance(kind, type) and kind is not Any and kind is not object
@@ -564,16 +579,6 @@ def _leaving_out(kind: Any) -> Callable[..., Any]:
 
     build.__name__ = kind.__name__
     return build
-
-
-def _open_event(kind: Any, instead: Mapping[str, SearchStrategy[Any]], hashed: bool) -> Plan:
-    values = _strategy(anything(hashed))
-    if instead:
-        return Plan(st.builds(kind, **{**({"result": values} if kind is StopEvent else {}), **instead}))
-    extras = st.dictionaries(st.sampled_from(EXTRAS), values, max_size=3)
-    if kind is StopEvent:
-        return Plan(st.tuples(values, extras).map(lambda drawn: kind(drawn[0], **drawn[1])))
-    return Plan(extras.map(lambda given: kind(**given)))
 
 
 def _fits(value: Any, annotation: Any) -> bool:

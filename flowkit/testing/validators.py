@@ -51,7 +51,10 @@ _AND, _OR, _NOT = _made_by("and_"), _made_by("or_"), _made_by("not_", validators
 _OPTIONAL, _IN, _INSTANCE = _made_by("optional", validators.ge(0)), _made_by("in_", ()), _made_by("instance_of", int)
 _NUMBER, _MATCHES, _CALLABLE = _made_by("ge", 0), _made_by("matches_re", ""), _made_by("is_callable")
 _MIN_LEN, _MAX_LEN = _made_by("min_len", 0), _made_by("max_len", 0)
-_ITERABLE, _MAPPING = _made_by("deep_iterable", validators.ge(0)), _made_by("deep_mapping", validators.ge(0))
+_ITERABLE, _MAPPING = (
+    _made_by("deep_iterable", validators.ge(0)),
+    _made_by("deep_mapping", validators.ge(0), validators.ge(0)),
+)
 _COMPOUND = (_AND, _OR, _NOT, _OPTIONAL, _ITERABLE, _MAPPING)
 _SIMPLE = (_IN, _INSTANCE, _NUMBER, _MATCHES, _CALLABLE, _MIN_LEN, _MAX_LEN)
 
@@ -176,8 +179,9 @@ class Checks:
         """The values to choose from, where there are such; they still have to be allowed by what is left."""
         for validator in self.left:
             if isinstance(validator, _IN):
-                # `options` is in an order that depends on the hashes of this process if a set was given.
-                given: Any = _made_of(validator)["original_options"]
+                # Where attrs has made a tuple of a set, that is in the order of this process' hashes.
+                made_of = _made_of(validator)
+                given: Any = made_of.get("original_options", made_of["options"])
                 with contextlib.suppress(TypeError):  # nothing to iterate over: what has only a __contains__
                     return sorted(given, key=repr) if kind_of(given) in (set, frozenset) else list(given)
         return None
