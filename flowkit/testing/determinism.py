@@ -28,7 +28,7 @@ next."""
 ENOUGH = 20_000
 """Characters of what happened that are compared."""
 
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\bid='\d+'|\b(Task|Thread)-\d+")
+_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\bid='?\d{6,}'?|\b(Task|Thread)-\d+")
 """What of a `repr` differs from run to run and means nothing: addresses, and how many there were before."""
 
 
@@ -85,8 +85,8 @@ def _thing(verdict: Verdict, at: int) -> str:
     if at >= len(record):
         return "nothing more"
     time, _, _, kind, detail = record[at]
-    who = _who(verdict, at)
-    return f"{time:g} s, {f'{who[0]} #{who[1]}' if who else 'the run'}: {told(kind, detail) or kind}"
+    call = _call(verdict, at)
+    return f"{time:g} s, {f'{call[1]} #{call[2]}' if call else 'the run'}: {told(kind, detail) or kind}"
 
 
 def _apart(verdict: Verdict, at: int, happened: list[list[tuple[Any, ...]]]) -> str:
@@ -103,13 +103,13 @@ def _task(order: list[int], step: int) -> str:
     return f"task step {step + 1} is of task {order[step]}" if step < len(order) else f"there are {step} task steps"
 
 
-def _who(verdict: Verdict, at: int) -> tuple[str, int] | None:
-    """The step, and which call of it, that the task worked for when this happened."""
+def _call(verdict: Verdict, at: int) -> tuple[int, str, int] | None:
+    """The task step in which the call began that the task worked for when this happened, its step, and its number."""
     record = verdict.world.record
     task = record[at][2]
-    for _, _, one, kind, detail in reversed(record[: at + 1]):
+    for _, began, one, kind, detail in reversed(record[: at + 1]):
         if one == task and kind == "call" and detail[0] != STORE:
-            return detail  # type: ignore[no-any-return]
+            return began, *detail
     return None
 
 
@@ -118,13 +118,13 @@ def _place(simulation: Simulation, verdict: Verdict, at: int) -> str:
     _, step, task, _, _ = verdict.world.record[at]
     scheduler = TracingScheduler(verdict.run.scenario.make_policy())
     simulation.run(verdict.run.scenario, scheduler)
-    places = [row.place for row in scheduler.rows if row.task == task and row.step <= step]
-    who = _who(verdict, at)
-    spec = simulation.plan.step(who[0]) if who else None
+    began, name, _ = _call(verdict, at) or (0, "", 0)
+    places = [row.place for row in scheduler.rows if row.task == task and began <= row.step <= step]
     own = [place for place in places if place and not place.startswith("(")]
-    if own and (spec is None or own[-1].endswith(spec.name)):
+    if own:
         return own[-1]
-    if spec is None or not spec.where:
+    spec = simulation.plan.step(name)
+    if spec is None:
         return ""
     return f"{os.path.basename(spec.where)} in {simulation.plan.name}.{spec.name}"
 
