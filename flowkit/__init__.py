@@ -13,7 +13,7 @@ Where everything lives, innermost first; imports only ever point upwards in this
     memory_store, sqlite_file, sqlite_store,
     process, shape, fact_forms, records,
     history, journal
-    backend, stream, resource_pool,           running: a task group around each machine, its connection to its store,
+    backend, stream, turns, resource_pool,    running: a task group around each machine, its connection to its store,
     resource_host, narrator, writer, tenant,  the handle its caller holds, and the runtime that owns many
     log, plain_call, stations, performer,
     requests, nesting, runner, handler,

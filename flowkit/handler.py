@@ -41,14 +41,13 @@ logger = logging.getLogger("flowkit")
 def _begin(
     run: Run,
     start: Event | None,
-    gate: anyio.Semaphore | None,
     backend: Backend,
 ) -> None:
     """The loop's next turn has come and nobody has claimed the run: it is a background run, in this context."""
     if not run.claimed:
         run.claimed = run.supervised = True
         run.guarded = backend.name == "trio"
-        drive = functools.partial(run.drive, start, gate)
+        drive = functools.partial(run.drive, start)
         backend.supervise(drive, f"flowkit run of {run.workflow_name}", run.lost)
 
 
@@ -63,7 +62,6 @@ class Handler:
         "_backend",
         "_ctx",
         "_delivered",
-        "_gate",
         "_group",
         "_run",
         "_start",
@@ -77,7 +75,6 @@ class Handler:
         start: Event | None,
         ctx: Context[Any] | None,
         backend: Backend,
-        gate: anyio.Semaphore | None,
         workflow: Any,
     ) -> None:
         self._run = run
@@ -85,10 +82,9 @@ class Handler:
         self._ctx = ctx
         self._workflow = workflow
         self._backend = backend
-        self._gate = gate
         self._delivered = False
         self._group: TaskGroup | None = None
-        self._take_back = backend.postpone(_begin, run, start, gate, backend)
+        self._take_back = backend.postpone(_begin, run, start, backend)
 
     # ------------------------------------------------------------------------------------------------------ waiting
 
@@ -114,7 +110,7 @@ class Handler:
         try:
             if not run.claimed:
                 self._claim()
-                await run.drive(self._start, self._gate)
+                await run.drive(self._start)
             else:
                 await self._join()
         except BaseException:
@@ -126,7 +122,7 @@ class Handler:
     def claim(self) -> tuple[Run, Callable[[], Awaitable[None]]]:
         """Take the run over, for a runtime; what drives it."""
         self._claim()
-        return self._run, functools.partial(self._run.drive, self._start, self._gate)
+        return self._run, functools.partial(self._run.drive, self._start)
 
     def is_of(self, run: Run) -> bool:
         """Whether it is a handle to this run."""
@@ -151,7 +147,7 @@ class Handler:
     def _launch(self) -> None:
         """Begin in the background now."""
         self._take_back()
-        _begin(self._run, self._start, self._gate, self._backend)
+        _begin(self._run, self._start, self._backend)
 
     def _claim(self) -> None:
         self._run.claimed = True
@@ -203,7 +199,7 @@ class Handler:
         group = anyio.create_task_group()
         await group.__aenter__()
         self._group = group
-        group.start_soon(self._run.drive, self._start, self._gate)
+        group.start_soon(self._run.drive, self._start)
         return self
 
     @uninterrupted
@@ -355,6 +351,8 @@ class Handler:
             take_back()
             # Where it was dropped in another thread, it may be beginning at this very moment.
             self._backend.from_anywhere(functools.partial(run.cancel, "its handle was dropped"))
+            if run.turn is not None:
+                self._backend.from_anywhere(run.turn.leave)
             warnings.warn(
                 f"a run of {run.workflow_name} was never begun: await the handler, or keep it.",
                 ResourceWarning,

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import anyio
 import attrs
 
 from flowkit.errors import EventError, WrongCall, shown
@@ -14,7 +12,7 @@ from flowkit.plan import Plan
 from flowkit.runner import Run
 from flowkit.stream import Origin
 
-__all__ = ["Keep", "Parent", "chained", "check_id", "gate_of", "origin_of", "start_event_of"]
+__all__ = ["Keep", "Parent", "chained", "check_id", "origin_of", "start_event_of"]
 
 Keep = Callable[[Fact, Sequence[Command]], None]
 
@@ -90,11 +88,3 @@ def chained(first: Keep | None, second: Keep | None) -> Keep | None:
         second(fact, commands)
 
     return both
-
-
-def gate_of(gates: "WeakKeyDictionary[Any, anyio.Semaphore]", limit: int, loop: Any) -> anyio.Semaphore:
-    """Where runs in a loop wait for their turn."""
-    gate = gates.get(loop)
-    if gate is None:
-        gate = gates[loop] = anyio.Semaphore(limit)
-    return gate

@@ -48,6 +48,7 @@ from flowkit.resource_pool import Pool
 from flowkit.stations import Owner
 from flowkit.storage_errors import RunSuspended, UnknownRun
 from flowkit.stream import Origin, Stream
+from flowkit.turns import Turn
 
 if TYPE_CHECKING:
     from flowkit.log import RunLog
@@ -76,6 +77,7 @@ class Run(Nesting):
         "supervised",
         "timeout",
         "told",
+        "turn",
         "warnings",
     )
 
@@ -100,6 +102,7 @@ class Run(Nesting):
         self.origin = origin
         self.children = None
         self.claimed = False
+        self.turn: Turn | None = None  # its place in the queue, where only so many may be under way
         self.supervised = False  # a task of the loop drives it, in the background
         self.hosted = False  # a runtime owns it
         self.told = False  # its caller has said what to start with
@@ -126,22 +129,20 @@ class Run(Nesting):
         return cast("RunLog | None", self._log)
 
     @uninterrupted
-    async def drive(self, start: Event | None, gate: anyio.Semaphore | None = None) -> None:
+    async def drive(self, start: Event | None) -> None:
         """Run to the end. ``start`` is the start event; ``None`` goes on with a restored machine.
 
-        Waits for the ``gate`` first; that doesn't count towards the timeout. Afterwards ``result`` or ``error`` is
+        Waits for its turn first; that doesn't count towards the timeout. Afterwards ``result`` or ``error`` is
         set; it raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
         """
-        turn = False
         try:
             if self._log is not None and not await self._find(start):
                 start = None
-            if gate is not None and not self.doomed:
+            if self.turn is not None and not self.doomed:
                 if self._log is not None:
                     self._begin(start)  # so its start is stored before it has its turn
-                if self.machine.outcome is None:
-                    turn = await self._has_turn(gate)
-                if self.machine.outcome is None and (turn or self.doomed):
+                has_turn = self.machine.outcome is None and await self._has_turn(self.turn)
+                if self.machine.outcome is None and (has_turn or self.doomed):
                     await self._drive(start)
             elif self.timeout is None and self.deadline == math.inf and not self.machine.plan.hosts_resources:
                 await self._go(start)
@@ -161,8 +162,6 @@ class Run(Nesting):
                 if self._log is not None:
                     await self.log_closed()
             finally:
-                if turn and gate is not None:
-                    gate.release()
                 if self._borrowed is not None:
                     self._borrowed.leave(self)
                 self._settle()
@@ -226,10 +225,10 @@ class Run(Nesting):
             with anyio.CancelScope(shield=True):
                 await self._unwind()
 
-    async def _has_turn(self, gate: anyio.Semaphore) -> bool:
+    async def _has_turn(self, turn: Turn) -> bool:
         """Wait for the run's turn; false where it was cancelled, or its deadline passed, while it waited."""
         with anyio.CancelScope(deadline=self.deadline) as self._turn:
-            await gate.acquire()
+            await turn.wait()
             return True
         if self.machine.outcome is None and not self.doomed:
             self.cancel("the deadline of the scope it was started in has passed")
@@ -334,6 +333,8 @@ class Run(Nesting):
     @uninterrupted
     def _settle(self) -> None:
         """Close what the run held, and say how it ended."""
+        if self.turn is not None:
+            self.turn.leave()
         for station in self._stations:
             if station is not None:
                 station.send.close()

@@ -434,7 +434,7 @@ class Runtime:
         handler = self._handlers.get(run_id)
         if handler is None:
             workflow = self._known(run.workflow_name)
-            handler = self._handlers[run_id] = Handler(run, None, None, self._tenant.backend, None, workflow)
+            handler = self._handlers[run_id] = Handler(run, None, None, self._tenant.backend, workflow)
             handler.claim()
         return handler
 

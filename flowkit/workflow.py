@@ -32,7 +32,7 @@ from flowkit.errors import (
 from flowkit.events import Event
 from flowkit.facts import StartStep
 from flowkit.handler import Handler
-from flowkit.launching import Keep, Parent, chained, check_id, gate_of, origin_of, start_event_of
+from flowkit.launching import Keep, Parent, chained, check_id, origin_of, start_event_of
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
 from flowkit.plan import Plan
@@ -43,6 +43,7 @@ from flowkit.runner import Run
 from flowkit.state import State
 from flowkit.steps import StepSpec
 from flowkit.stream import DEFAULT_CAPACITY, Stream
+from flowkit.turns import Turns, turn_in
 from flowkit.wiring import faults
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _Record:
 
     settings: _Settings = attrs.field(factory=_Settings)
     limit: int | None = None  # of runs at once
-    gates: WeakKeyDictionary[Any, anyio.Semaphore] = attrs.field(factory=WeakKeyDictionary[Any, anyio.Semaphore])
+    turns: WeakKeyDictionary[Any, Turns] = attrs.field(factory=WeakKeyDictionary[Any, Turns])
     steps: dict[str, Callable[..., Any]] = attrs.field(factory=dict[str, Callable[..., Any]])
     children: "dict[str, Workflow]" = attrs.field(factory=lambda: dict[str, Workflow]())
     plan: Plan | None = None
@@ -344,8 +345,8 @@ class Workflow:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
             ctx._run = run  # pyright: ignore[reportPrivateUsage]
             ctx._workflow = self  # pyright: ignore[reportPrivateUsage]
-        gate = None if record.limit is None else gate_of(record.gates, record.limit, loop.loop)
-        return Handler(run, start, ctx, loop, gate, self)
+        run.turn = turn_in(loop.loop, record.turns, record.limit)
+        return Handler(run, start, ctx, loop, self)
 
     def _check_context(self, ctx: Context[Any], plan: Plan, call: str) -> None:
         if not isinstance(ctx, Context):  # pyright: ignore[reportUnnecessaryIsInstance]

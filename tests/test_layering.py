@@ -62,6 +62,7 @@ LAYERS = {
     "running": """
         backend
         stream
+        turns
         resource_pool
         resource_host
         narrator
