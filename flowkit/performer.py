@@ -94,6 +94,7 @@ class Performer(ABC):
         "_inside",
         "_intents",
         "_keep",
+        "_limit",
         "_log",
         "_nested",
         "_others",
@@ -125,6 +126,7 @@ class Performer(ABC):
         self._clock = backend.clock()
         self._epoch = outside.current().time() - self._clock()
         self._keep = keep
+        self._limit = math.inf  # when its timeout is over, in seconds since the epoch
         self._log: Log | None = None
         self._thread = threading.get_ident()
         self._task_group: TaskGroup | None = None
@@ -156,6 +158,10 @@ class Performer(ABC):
     @abstractmethod
     def show(self, event: Event, origin: Any) -> None:
         """Append an event to the run's stream."""
+
+    @abstractmethod
+    def expire(self) -> None:
+        """The run's timeout is over: end it now, whatever is still at work in it, shielded or not."""
 
     @abstractmethod
     def quieten(self) -> None:
@@ -367,6 +373,8 @@ class Performer(ABC):
                         self._waits.pop(start.invocation, None)
                     self._free = station
                     now = self._clock() + self._epoch
+                    if now >= self._limit:
+                        self.expire()  # so that what a shielded step returns comes too late
                     if type(result) is Committed:
                         self.apply(StepCommitted(now, start.invocation, result.effects, result.result))
                     else:
@@ -482,6 +490,8 @@ class Performer(ABC):
         """An attempt ended with an error: enter the fact, or pass on what isn't the step's own failure."""
         if self._waits is not None:
             self._waits.pop(start.invocation, None)
+        if self._limit < math.inf and self._now() >= self._limit:
+            self.expire()
         if isinstance(error, BaseExceptionGroup) and not isinstance(error, Exception):
             error = self._taken_apart(cast("BaseExceptionGroup[BaseException]", error))
         if isinstance(error, anyio.get_cancelled_exc_class()):

@@ -81,11 +81,19 @@ class Requests(Performer):
                 "from a thread of your own, use anyio.from_thread.run_sync with a BlockingPortal or token of that loop",
             ) from error
 
+    def _in_time(self) -> float:
+        """The time. Where the run's timeout is over, the run is, too."""
+        now = self._clock() + self._epoch
+        if now >= self._limit:
+            self.expire()
+        return now
+
     def send(self, event: Event, step: str | None, invocation: int | None) -> None:
         if threading.get_ident() != self._thread:
             self._from_thread(self.send, event, step, invocation)
             return
         machine = self.machine
+        now = self._in_time()
         if machine.outcome is not None:
             if invocation is None and isinstance(self._fatal, RunSuspended):
                 raise self._fatal.with_traceback(None)  # it hasn't ended, but here it has
@@ -95,7 +103,7 @@ class Requests(Performer):
         if step is not None:
             self._check_target(event, step)
         if invocation in machine.invocations:
-            fact = EventSent(self._clock() + self._epoch, invocation, event, step)
+            fact = EventSent(now, invocation, event, step)
             if self._intents is None or not self._intend(invocation, fact):
                 self.apply(fact)
             return
@@ -129,11 +137,12 @@ class Requests(Performer):
         if threading.get_ident() != self._thread:
             self._from_thread(self.publish, event, invocation)
             return
+        now = self._in_time()
         if self.machine.outcome is not None:
             raise RunFinished(self.workflow_name, f"write_event_to_stream({type(event).__name__})")
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise no_event("write_event_to_stream", event)
-        fact = EventPublished(self._clock() + self._epoch, invocation, event)
+        fact = EventPublished(now, invocation, event)
         if self._intents is None or not self._intend(invocation, fact):
             self.apply(fact)
 
@@ -143,6 +152,7 @@ class Requests(Performer):
         if threading.get_ident() != self._thread:
             found: list[Any] | None = self._from_thread(self.collect, event, expected, buffer, invocation)
             return found
+        now = self._in_time()
         if self.machine.outcome is not None:
             raise RunFinished(self.workflow_name, "collect_events")
         entry = self.machine.invocations.get(invocation)
@@ -170,7 +180,7 @@ class Requests(Performer):
                 )
             changed = None if known is not None and known[1] == types else types
             self._expected[key] = (expected if isinstance(expected, list | tuple) else types, types)
-        for command in self.apply(EventCollected(self._clock() + self._epoch, invocation, buffer, event, changed)):
+        for command in self.apply(EventCollected(now, invocation, buffer, event, changed)):
             if type(command) is GiveBatch:
                 return command.events
         return None

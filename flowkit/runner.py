@@ -240,6 +240,7 @@ class Run(Nesting):
         log = self.log
         if start is None and log is not None and self.timeout is not None:
             limit = log.created + self.timeout - self._epoch  # it has been counting since the run began
+        self._limit = limit + self._epoch
         deadline = min(limit, self.deadline)
         if deadline == math.inf:
             await go(start)
@@ -248,10 +249,15 @@ class Run(Nesting):
                 await go(start)
         if self.machine.outcome is None:
             now = self._clock()
-            if self.timeout is not None and now >= limit:
-                self._end(RunTimedOut(self._now(), self.timeout))
+            if now >= limit:
+                self.expire()
             elif now >= deadline:
                 self.cancel("the deadline of the scope it was started in has passed")
+
+    def expire(self) -> None:
+        self._limit = math.inf
+        if self.timeout is not None and self.machine.outcome is None:
+            self._end(RunTimedOut(self._now(), self.timeout))
 
     async def _go(self, start: Event | None) -> None:
         """A task group while anything runs; between rests only an event to wake by."""
@@ -405,6 +411,8 @@ class Run(Nesting):
 
         A run with a store ends for good only ``by_user``: where its owner goes away it is suspended.
         """
+        if by_user:
+            _ = self._in_time()  # a run whose time was over can't be cancelled any more
         if self.machine.outcome is not None:
             return
         if by_user and self._log is not None and not self.begun:

@@ -53,14 +53,14 @@ class Act:
     untidy: bool = False
 
 
-@attrs.define
 class Book:
-    """What the steps of one run did."""
+    """What the steps of one run did. It is in the run's start event, and no part of its value."""
 
-    open: Counter[str] = attrs.field(factory=Counter)
-    taken: Counter[tuple[Any, ...]] = attrs.field(factory=Counter)
-    asked: list[int] = attrs.field(factory=list)
-    faults: list[str] = attrs.field(factory=list)
+    def __init__(self) -> None:
+        self.open: Counter[str] = Counter()
+        self.taken: Counter[tuple[Any, ...]] = Counter()
+        self.asked: list[int] = []
+        self.faults: list[str] = []
 
     @contextlib.contextmanager
     def inside(self, place: str) -> Iterator[None]:
