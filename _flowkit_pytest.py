@@ -25,6 +25,8 @@ __all__ = [
     "pytest_configure",
     "pytest_report_collectionfinish",
     "pytest_report_header",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
     "virtual_time",
 ]
 
@@ -33,6 +35,7 @@ SETTINGS = ("bound", "budget", "backend", "replay")
 """Those of flowkit.testing.settings, each by the option ``--flowkit-NAME``."""
 
 _left_out = pytest.StashKey[list[str]]()
+_not_replayed = pytest.StashKey[bool]()
 
 
 # Options
@@ -83,13 +86,39 @@ def _given(config: pytest.Config) -> dict[str, Any]:
 def pytest_configure(config: pytest.Config) -> None:
     """Fill flowkit.testing.settings, until the end of this session."""
     if given := _given(config):
-        from flowkit.testing.settings import use
+        from flowkit.testing.settings import replayed, use
 
+        replayed.clear()
         stack = ExitStack()
         stack.enter_context(use(**given))
         config.add_cleanup(stack.close)
     if config.getini("flowkit_leaks"):
         config.pluginmanager.register(_EveryTest(), "flowkit_leaks in every test")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A token that no test has run is an error: else a wrong one would look like a run that passes."""
+    config = session.config
+    if "replay" not in _given(config) or config.option.collectonly or config.getoption("numprocesses", None):
+        return
+    from flowkit.testing import settings
+
+    if not settings.replayed and not hasattr(config, "workerinput"):
+        config.stash[_not_replayed] = True
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say so."""
+    if config.stash.get(_not_replayed, False):
+        terminalreporter.section("flowkit", red=True)
+        terminalreporter.line(
+            "error: no test has run the token that was to be replayed: it is of a workflow or a start event that no "
+            "selected test explores, or has changed since. Select its test, or give testing.simulate(flow, start, "
+            "replay=TOKEN) what the report shows."
+        )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -10,6 +10,7 @@ The free checks of simulation.py hold for each run; a property is asked about th
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+from unittest import SkipTest
 
 import attrs
 from hypothesis import HealthCheck, Phase, given, settings
@@ -25,10 +26,10 @@ from flowkit.testing.report import neighbours, report
 from flowkit.testing.run import Run
 from flowkit.testing.scenario import Backend, Scenario
 from flowkit.testing.search import Check, Coverage, Disturbances, Found, Search, counted
-from flowkit.testing.settings import Budget, defaults, parse_budget
+from flowkit.testing.settings import Budget, defaults, parse_budget, replayed
 from flowkit.testing.shrink import shrunk
 from flowkit.testing.simulation import Answer, Simulation, Verdict, check_answer, maker_of, start_of
-from flowkit.testing.token import read_token, token_of
+from flowkit.testing.token import has_start, is_of, read_token, start_in, token_of
 from flowkit.testing.trace import happenings
 
 __all__ = ["BOUND", "BUDGET", "explore", "searched", "simulate"]
@@ -60,7 +61,7 @@ def simulate(
 
     Args:
         flow: the workflow's class, an instance, or a function that makes one.
-        start: the start event, or a dict of its fields.
+        start: the start event, or a dict of its fields. A token of a drawn start event has it inside.
         replay: a token from a report: that run again. ``answer`` and ``faults`` must be as they were there; the token
             says whether the run has a store.
         backend: "asyncio" or "trio". A token says its own.
@@ -78,17 +79,17 @@ def simulate(
         TestingError: the workflow asks for what a simulation can't do.
         WrongCall: an argument is of the wrong type.
     """
+    __tracebackhide__ = True
     check_choice("simulate()", "backend", backend, ("asyncio", "trio"))
     _check_faults("simulate()", faults)
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise WrongCall("simulate()", f"takes a number as seed, but got {shown(seed)}", "give a whole number, or none")
     errors = {} if faults is None else faults.errors
-    simulation = Simulation(flow, start, answer=answer, errors=errors, backend=backend, stored=stored)
+    late = start is None and replay is not None and has_start(replay)
+    simulation = Simulation(flow, start, answer=answer, errors=errors, backend=backend, stored=stored, late=late)
     scenario = Scenario() if seed is None else Scenario(policy="walk", seed=seed)
     if replay is not None:
-        told = read_token(replay, simulation)
-        simulation.backend, scenario, simulation.stored = told.backend, told.scenario, told.stored
-        simulation.again = scenario.cancel is not None
+        simulation, scenario = _told(simulation, replay)
     with simulation.opened():
         verdict = simulation.run(scenario)
         if verdict.problem is not None and verdict.problem.kind in ("deadlock", "left-behind", "unhandled"):
@@ -218,40 +219,77 @@ def explore(
     is_drawn = isinstance(start, st.SearchStrategy)
     disturb = Disturbances(faults, cancel is not None, crash is not None)
 
+    def make(backend: Backend) -> Simulation:
+        return Simulation(
+            flow,
+            None if is_drawn else start,
+            answer=answer,
+            errors=None if faults is None else faults.errors,
+            backend=backend,
+            stored=faults is not None and faults.store,
+            again=cancel is not None,
+            call="explore()",
+            late=is_drawn,
+        )
+
     def decorate(function: Callable[..., object]) -> Callable[..., None]:
         check_property(function)
 
         def test(*bound_to: Any, **fixtures: Any) -> None:
             __tracebackhide__ = True
+            ask = functools.partial(judged, asking(function, bound_to, fixtures), check == "all")
+            if defaults.replay is not None:
+                _replay(make("asyncio"), ask, defaults.replay, getattr(function, "__name__", ""))
+                return
             limit = parse_budget(defaults.budget if defaults.budget is not None else budget)
             chosen = defaults.backend or backend
             backends: Sequence[Backend] = ("asyncio", "trio") if chosen == "both" else (chosen,)
             for one in backends:
-                simulation = Simulation(
-                    flow,
-                    None if is_drawn else start,
-                    answer=answer,
-                    errors=None if faults is None else faults.errors,
-                    backend=one,
-                    stored=faults is not None and faults.store,
-                    again=cancel is not None,
-                    call="explore()",
-                    late=is_drawn,
-                )
-                verdict = functools.partial(judged, asking(function, bound_to, fixtures), check == "all")
+                simulation = make(one)
                 options: dict[str, Any] = {
                     "bound": defaults.bound if defaults.bound is not None else bound,
                     "disturb": disturb,
                 }
                 with simulation.opened():
                     if is_drawn:
-                        _drawn(simulation, start, verdict, limit, examples, options)
+                        _drawn(simulation, start, ask, limit, examples, options)
                     else:
-                        searched(simulation, verdict, budget=limit, **options)
+                        searched(simulation, ask, budget=limit, **options)
 
         return as_test(test, function)
 
     return decorate
+
+
+def _replay(simulation: Simulation, check: Check, token: str, name: str) -> None:
+    """Run the one run that is wanted, if it is one of this test's.
+
+    Raises:
+        SkipTest: it isn't.
+    """
+    __tracebackhide__ = True
+    replayed.append(name)
+    if not is_of(token, simulation):
+        replayed.pop()
+        raise SkipTest(f"the run to replay is of another workflow or start event than {simulation.plan.name}'s here")
+    simulation, scenario = _told(simulation, token)
+    with simulation.opened():
+        verdict = simulation.run(scenario)
+        problem = check(verdict)
+        if problem is not None:
+            raise _counterexample(simulation, Found(scenario, verdict, problem), Coverage(runs=1))
+
+
+def _told(simulation: Simulation, token: str) -> tuple[Simulation, Scenario]:
+    """The simulation as a token tells it, with the start event that is in it, and its scenario."""
+    __tracebackhide__ = True
+    start = start_in(token, simulation) if simulation.is_drawn else None
+    if start is not None:
+        simulation = simulation.with_start(start)
+    told = read_token(token, simulation)
+    simulation.backend, simulation.stored = told.backend, told.stored
+    simulation.again = told.scenario.cancel is not None
+    return simulation, told.scenario
 
 
 def _drawn(
@@ -281,6 +319,7 @@ def _drawn(
     )
     @given(event=start)
     def each(event: Any) -> None:
+        __tracebackhide__ = True
         here = simulation.with_start(start_of(kind, event, "explore()"))
         search = Search(here, check, budget=share, known=known, **options)
         found = search.find()
@@ -293,7 +332,9 @@ def _drawn(
 
     try:
         each()
-    except (TestingError, KeyboardInterrupt):
+    except TestingError as error:
+        raise error.with_traceback(None)  # noqa: B904 - without the way through Hypothesis
+    except KeyboardInterrupt:
         raise
     except BaseException:
         if not failed:

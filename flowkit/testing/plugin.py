@@ -25,6 +25,8 @@ from _flowkit_pytest import (
     pytest_configure,
     pytest_report_collectionfinish,
     pytest_report_header,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
     virtual_time,
 )
 
@@ -35,5 +37,7 @@ __all__ = [
     "pytest_configure",
     "pytest_report_collectionfinish",
     "pytest_report_header",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
     "virtual_time",
 ]

@@ -125,6 +125,7 @@ class Search:
 
     def find(self) -> Found | None:
         """The first finding, ``None`` where the budget is used up without one. Only inside `Simulation.opened`."""
+        __tracebackhide__ = True
         try:
             for scenario in self._scenarios():
                 if self.coverage.runs and not self._left:
@@ -139,6 +140,7 @@ class Search:
 
     def look(self, scenario: Scenario) -> Found | None:
         """Run this; what is wrong with it."""
+        __tracebackhide__ = True
         verdict = self.last = self.simulation.run(scenario)
         like, self._like = self._like, None
         problem = None if like is None else difference(self.simulation, like, verdict)

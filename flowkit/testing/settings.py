@@ -13,7 +13,7 @@ import attrs
 
 from flowkit.errors import WrongCall, shown
 
-__all__ = ["Budget", "Choice", "Defaults", "defaults", "parse_budget", "use"]
+__all__ = ["Budget", "Choice", "Defaults", "defaults", "parse_budget", "replayed", "use"]
 
 Choice = Literal["asyncio", "trio", "both"]
 """What a test can be told to run on."""
@@ -114,6 +114,9 @@ class Defaults:
 
 defaults = Defaults()
 """What is in force now, in all threads of the process."""
+
+replayed: list[str] = []
+"""The names of the tests that have run `Defaults.replay`."""
 
 
 class _Changes(TypedDict, total=False):

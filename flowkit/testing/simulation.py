@@ -192,6 +192,7 @@ class Simulation:
         Raises:
             TestingError: the simulation can't do what the workflow asked of it.
         """
+        __tracebackhide__ = True
         scheduler = Scheduler(scenario.make_policy()) if scheduler is None else scheduler
         world = World(scenario, scheduler, self.errors, SimulatedRun)
         run = Run(scenario, self.backend)

@@ -31,7 +31,7 @@ from flowkit.testing.scenario import Backend, Cancel, Fault, Scenario
 from flowkit.testing.simulation import Simulation
 from flowkit.workflow import records_of
 
-__all__ = ["Told", "prefix_of", "read_token", "start_in", "token_of"]
+__all__ = ["Told", "has_start", "is_of", "prefix_of", "read_token", "start_in", "token_of"]
 
 PREFIX = "fk1:"
 
@@ -77,6 +77,7 @@ def read_token(token: str, simulation: Simulation) -> Told:
     Raises:
         WrongToken: it is damaged, or of another workflow, start event, or test, or was made with other versions.
     """
+    __tracebackhide__ = True
     versions, digest, given, how = _unpacked(token, simulation.plan)
     backend: Backend = versions["backend"]
     for name, now in _versions(backend).items():
@@ -102,12 +103,38 @@ def read_token(token: str, simulation: Simulation) -> Told:
     return Told(backend, scenario, bool(how.get("stored")))
 
 
+def has_start(token: str) -> bool:
+    """Whether a token has its start event inside.
+
+    Raises:
+        WrongToken: it is damaged, or none.
+    """
+    __tracebackhide__ = True
+    return "start" in _opened(token)[3]
+
+
+def is_of(token: str, simulation: Simulation) -> bool:
+    """Whether a token is of this workflow and this start event, which may be in it.
+
+    Raises:
+        WrongToken: it is damaged.
+    """
+    __tracebackhide__ = True
+    if not token.startswith(prefix_of(simulation.plan)):
+        return False
+    _, digest, _, how = _opened(token)
+    if simulation.is_drawn or "start" in how:
+        return simulation.is_drawn and "start" in how
+    return digest is None or digest == _digest_of(simulation.start)
+
+
 def start_in(token: str, simulation: Simulation) -> Event | None:
     """The start event that a token has in it.
 
     Raises:
         WrongToken: it is damaged, or of another workflow.
     """
+    __tracebackhide__ = True
     _, _, _, how = _unpacked(token, simulation.plan)
     if "start" not in how:
         return None
@@ -116,17 +143,28 @@ def start_in(token: str, simulation: Simulation) -> Event | None:
     return found if isinstance(found, simulation.plan.start_type) else None
 
 
-def _unpacked(token: str, plan: Plan) -> tuple[dict[str, Any], str | None, dict[str, Any], dict[str, Any]]:
-    if not isinstance(token, str) or not token.startswith(PREFIX) or token.count(":") != 3:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise WrongToken(f"isn't one: {shown(token, 40)}", f"give what a report shows, {PREFIX}…, whole")
-    _, _, packed, check = token.split(":")
-    if _check(packed) != check:
-        raise WrongToken("is damaged", "copy it again, whole")
+def _unpacked(token: str, plan: Plan) -> "_Opened":
+    __tracebackhide__ = True
+    opened = _opened(token)
     if not token.startswith(prefix_of(plan)):
         raise WrongToken(
             f"is of another workflow than {plan.name}, or of an earlier form of it",
             "run it with the code that it was found with, or let the search find a new one",
         )
+    return opened
+
+
+_Opened = tuple[dict[str, Any], str | None, dict[str, Any], dict[str, Any]]
+"""Versions, a digest of the start event, what isn't ordinary in the scenario, and how it was run."""
+
+
+def _opened(token: str) -> _Opened:
+    __tracebackhide__ = True
+    if not isinstance(token, str) or not token.startswith(PREFIX) or token.count(":") != 3:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongToken(f"isn't one: {shown(token, 40)}", f"give what a report shows, {PREFIX}…, whole")
+    _, _, packed, check = token.split(":")
+    if _check(packed) != check:
+        raise WrongToken("is damaged", "copy it again, whole")
     try:
         padded = packed + "=" * (-len(packed) % 4)
         versions, digest, given, how = json.loads(zlib.decompress(base64.urlsafe_b64decode(padded)))
