@@ -132,7 +132,13 @@ LAYERS = {
         examples._passages
         examples._chat
         examples._search
+        examples._model
+        examples._terminal
         examples.ask_folder
+        examples.joke
+        examples.approval
+        examples.react_agent
+        examples.text_to_sql
     """,
 }
 """Module names without the leading `flowkit.`; `flowkit` is `flowkit/__init__.py`."""

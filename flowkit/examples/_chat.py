@@ -1,4 +1,5 @@
-"""One request to an OpenAI-compatible chat endpoint, for `flowkit.examples.ask_folder`.
+"""One request to an OpenAI-compatible chat endpoint, for the examples: `write_answer` for `ask_folder`, and what
+`_model` makes its streams of.
 
 Your own program would use the vendor's client or an HTTP library. This one speaks HTTP/1.1 itself, over
 AnyIO's streams, for two reasons: the example needs nothing installed, and a request that is cancelled (by
@@ -12,7 +13,8 @@ import io
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Any, Self, cast
@@ -20,6 +22,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import attrs
+from anyio.abc import ByteStream
 
 from flowkit.examples._passages import Passage
 
@@ -144,55 +147,82 @@ async def write_answer(endpoint: Endpoint, question: str, passages: Sequence[Pas
 # -------------------------------------------------------------------------------- HTTP
 
 
-async def _post(endpoint: Endpoint, path: str, content: object) -> Any:
-    """POST ``content`` as JSON and return the reply's JSON, of which nothing is known yet."""
+def post_request(endpoint: Endpoint, path: str, content: object, *, accept: str = "application/json") -> bytes:
+    """An HTTP request that posts ``content`` as JSON, whole."""
     url = urlsplit(endpoint.base_url)
     body = json.dumps(content).encode()
     head = [
         f"POST {url.path.rstrip('/')}{path}{f'?{url.query}' if url.query else ''} HTTP/1.1",
         f"Host: {url.netloc}",
         "Connection: close",
-        "Accept: application/json",
+        f"Accept: {accept}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
     ]
     if endpoint.api_key is not None:
         head.append(f"Authorization: Bearer {endpoint.api_key}")
-    request = "\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body
+    return "\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body
+
+
+async def connect(endpoint: Endpoint) -> ByteStream:
+    """A connection to the endpoint.
+
+    Raises:
+        TimeoutError: there was none within `CONNECT_TIMEOUT`.
+        OSError: there was none.
+    """
+    url = urlsplit(endpoint.base_url)
+    host = url.hostname or ""
+    with anyio.fail_after(CONNECT_TIMEOUT):
+        if url.scheme == "https":
+            # HTTPS servers commonly close without the TLS goodbye; a reply cut short is found by its length.
+            return await anyio.connect_tcp(host, url.port or 443, tls=True, tls_standard_compatible=False)
+        return await anyio.connect_tcp(host, url.port or 80)
+
+
+@contextmanager
+def naming(endpoint: Endpoint) -> Generator[None]:
+    """Raise what goes wrong with the connection as an `EndpointError` that names the endpoint."""
+    netloc = urlsplit(endpoint.base_url).netloc
     try:
-        raw = await _exchange(url.hostname or "", url.port, url.scheme == "https", request)
-        status, headers, reply = _parse(raw)
+        yield
     except TimeoutError:
-        raise EndpointError(f"no connection to {url.netloc} within {CONNECT_TIMEOUT:g} seconds") from None
+        raise EndpointError(f"no connection to {netloc} within {CONNECT_TIMEOUT:g} seconds") from None
     except (OSError, anyio.BrokenResourceError, http.client.HTTPException) as error:
-        raise EndpointError(f"no reply from {url.netloc}: {_told(error)}") from error
+        raise EndpointError(f"no reply from {netloc}: {_told(error)}") from error
+
+
+def refusal(endpoint: Endpoint, status: int, headers: Message, reply: bytes) -> EndpointError:
+    """What an unsuccessful reply comes to."""
+    return EndpointError(
+        f"{urlsplit(endpoint.base_url).netloc} replied {status} {_complaint(status, headers, reply, endpoint.api_key)}",
+        status=status,
+        retry_after=_seconds(headers.get("Retry-After"), now=time.time()),
+    )
+
+
+async def _post(endpoint: Endpoint, path: str, content: object) -> Any:
+    """POST ``content`` as JSON and return the reply's JSON, of which nothing is known yet."""
+    with naming(endpoint):
+        status, headers, reply = _parse(await _exchange(endpoint, post_request(endpoint, path, content)))
     if not 200 <= status < 300:
-        raise EndpointError(
-            f"{url.netloc} replied {status} {_complaint(status, headers, reply, endpoint.api_key)}",
-            status=status,
-            retry_after=_seconds(headers.get("Retry-After"), now=time.time()),
-        )
+        raise refusal(endpoint, status, headers, reply)
     try:
         return json.loads(reply)
     except ValueError as error:
-        raise EndpointError(f"{url.netloc} replied with something that isn't JSON") from error
+        netloc = urlsplit(endpoint.base_url).netloc
+        raise EndpointError(f"{netloc} replied with something that isn't JSON") from error
 
 
-async def _exchange(host: str, port: int | None, tls: bool, request: bytes) -> bytes:
+async def _exchange(endpoint: Endpoint, request: bytes) -> bytes:
     """Send ``request`` and return all that comes back before the other side closes the connection."""
-    with anyio.fail_after(CONNECT_TIMEOUT):
-        # HTTPS servers commonly close without the TLS goodbye; a reply cut short is found by its length.
-        stream = await (
-            anyio.connect_tcp(host, port or 443, tls=True, tls_standard_compatible=False)
-            if tls
-            else anyio.connect_tcp(host, port or 80)
-        )
     received = bytearray()
-    async with stream:
+    async with await connect(endpoint) as stream:
         await stream.send(request)
         async for piece in stream:
             received += piece
             if len(received) > MAX_REPLY:
+                host = urlsplit(endpoint.base_url).hostname
                 raise EndpointError(f"the reply of {host} is longer than {MAX_REPLY / 1e6:.0f} MB")
     return bytes(received)
 

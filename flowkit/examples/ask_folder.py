@@ -30,7 +30,6 @@ import os
 import shutil
 import sqlite3
 import sys
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TextIO, assert_never
@@ -59,6 +58,7 @@ from flowkit.examples._search import (
     reranked,
     search,
 )
+from flowkit.examples._terminal import printable
 from flowkit.retry_policy import retry, retry_if, stop_after, wait_fixed
 
 WRITE_TIMEOUT = 60
@@ -318,14 +318,6 @@ class Screen:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def printable(text: str) -> str:
-    """``text`` without control characters: a file or a model's answer could otherwise steer the terminal."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) == "Cc" and each not in "\n\t" else each
-        for each in text
-    )
 
 
 def show_answer(screen: Screen, answer: Answer) -> None:
