@@ -105,9 +105,15 @@ def mentioned_classes(cls: type) -> Iterator[type]:
 
 def classes_in(hints: list[Any], scope: dict[str, Any]) -> Iterator[type]:
     seen: list[Any] = []  # type aliases may be recursive
+    named: set[str] = set()  # and give another object each time they are resolved
     while hints:
         hint: Any = hints.pop()
-        hint = resolve(getattr(hint, "__forward_arg__", hint), scope, {})
+        hint = getattr(hint, "__forward_arg__", hint)
+        if isinstance(hint, str):
+            if hint in named:
+                continue
+            named.add(hint)
+            hint = resolve(hint, scope, {})
         if hint is UNRESOLVED or any(hint is other for other in seen):
             continue
         seen.append(hint)

@@ -65,6 +65,19 @@ class Tree(Event, Generic[T]):
     act: "Callable[[Box[SomeError]], None] | None" = None
 
 
+Json = None | int | str | list["Json"] | dict[str, "Json"]
+
+
+class Answered(Event):
+    data: Json
+
+
+def test_a_type_alias_may_mention_itself() -> None:
+    codec = Codec([Answered])
+    answered = Answered([1, [None, {"a": "b"}]])
+    assert same(round_trip(codec, answered), answered)
+
+
 def test_registering_registers_what_the_annotations_mention() -> None:
     codec = Codec([Tree])
     tree: Tree[int] = Tree({"a": (Branch(Twig([Leaf(1)]), SomeEnum.A, None),)}, kind=SomeEvent)
