@@ -71,6 +71,7 @@ from flowkit.resource_pool import Needs, Pool, resources_for
 from flowkit.state import State, StateBehind
 from flowkit.stations import BURST, Cell, Committed, Log, Owner, Station
 from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
+from flowkit.storage_errors import RunSuspended
 
 __all__ = ["Performer", "first_of", "logger"]
 
@@ -512,6 +513,8 @@ class Performer(ABC):
         ended, name = self.machine.outcome is not None, self.machine.plan.name
         if ended and isinstance(error, RunFinished) and error.workflow == name:
             return  # a step that can't be cancelled, such as one in a thread, learns of the end like this
+        if ended and isinstance(error, RunSuspended):
+            return  # a run nested in the step was stopped along with this one
         if ended or anyio.get_current_task().has_pending_cancellation():
             self._other(error)  # it failed while being cancelled: at the run's end, by a deadline, with its owner
             return

@@ -43,6 +43,8 @@ from flowkit.runtime import open_runtime
 from flowkit.sqlite_store import SQLiteStore
 from flowkit.storage_errors import RunElsewhere, RunSuspended, WrongWorkflow
 from flowkit.store import Store
+from flowkit.testing.scenario import Cancel, Scenario
+from flowkit.testing.simulation import Simulation
 from flowkit.testing.virtual_time import run_virtual, virtual_backend
 
 __all__ = ["wall_clock"]
@@ -478,3 +480,32 @@ async def test_nothing_is_said_of_a_run_that_went_well(caplog: pytest.LogCapture
         await Order().run(store=MemoryStore(), run_id="a")
     assert told == []
     assert logging.getLogger("flowkit").handlers == []
+
+
+class Inner(Workflow):
+    @step
+    async def sleep(self, ev: StartEvent) -> StopEvent:
+        await anyio.sleep(10)
+        return StopEvent()
+
+
+class Outer(Workflow):
+    @step
+    async def delegate(self, ev: StartEvent, child: Inner) -> StopEvent:
+        await child.run()
+        return StopEvent()
+
+
+def made() -> Outer:
+    outer = Outer()
+    outer.add_workflows(child=Inner())
+    return outer
+
+
+def test_a_nested_run_that_is_stopped_with_its_parent_is_no_failure_beside_it(anyio_backend_name: Any) -> None:
+    simulation = Simulation(made, {}, stored=True, backend=anyio_backend_name)
+    with simulation.opened():
+        steps = simulation.run(Scenario()).world.scheduler.steps
+        for step_number in range(steps):  # among them while the nested run is just beginning
+            verdict = simulation.run(Scenario(cancel=Cancel(step_number, "run")))
+            assert verdict.problem is None

@@ -267,7 +267,7 @@ class Simulation:
         called = world.calls.total() - world.calls[STORE]
         if called > world.attempts:
             return Problem("doubled-event", f"{called} calls of steps were made, {world.attempts} were asked for")
-        if world.logged:
+        if world.logged and not any(fault.kind == "full" for fault in run.scenario.faults):
             return Problem("unhandled", "\n".join(world.logged))
         for warning in run.warnings:
             kind = "lost-event" if isinstance(warning, UnhandledEventWarning) else "warning"
@@ -284,13 +284,17 @@ class Simulation:
     def _is_expected(self, verdict: Verdict, error: BaseException) -> bool:
         """Whether an error is what was done to the run, and no finding."""
         world, scenario = verdict.world, verdict.run.scenario
-        if verdict.run.cancelled and isinstance(error, _ENDED) and not error.others:
-            return True
         late = any(fault.seconds for fault in scenario.faults)
-        return any(
-            any(one is injected for injected in world.injected) or (late and isinstance(one, TimeoutError))
-            for one in _chain(error)
-        )
+
+        def was_injected(error: BaseException) -> bool:
+            return any(
+                any(one is injected for injected in world.injected) or (late and isinstance(one, TimeoutError))
+                for one in _chain(error)
+            )
+
+        if verdict.run.cancelled and isinstance(error, _ENDED):
+            return all(map(was_injected, error.others))
+        return was_injected(error)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
