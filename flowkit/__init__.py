@@ -15,11 +15,11 @@ Where everything lives, innermost first; imports only ever point upwards in this
     history, journal
     backend, stream, turns, resource_pool,    running: a task group around each machine, its connection to its store,
     resource_host, narrator, writer, tenant,  the handle its caller holds, and the runtime that owns many
-    log, plain_call, stations, performer,
-    requests, nesting, runner, handler,
-    launching, kept, workflow, checkpointer,
-    runtime
-    testing, examples                         checks for stores; programs to read and to run
+    log, plain_call, stations, recent,
+    performer, requests, nesting, runner,
+    notebooks, handler, launching, kept,
+    workflow, checkpointer, runtime
+    testing, examples, drawing                checks for stores; programs to read and to run; pictures
 
 To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py; for what
 survives a crash, log.py, records.py and store.py.

@@ -28,7 +28,9 @@ from flowkit.backend import Backend, uninterrupted
 from flowkit.context import Context
 from flowkit.errors import WorkflowCancelled, WrongCall, shown
 from flowkit.events import Event
+from flowkit.notebooks import InNotebooks
 from flowkit.performer import first_of
+from flowkit.recent import Recent
 from flowkit.runner import Run
 from flowkit.storage_errors import RunSuspended
 from flowkit.stream import Origin, Reader
@@ -51,7 +53,7 @@ def _begin(
         backend.supervise(drive, f"flowkit run of {run.workflow_name}", run.lost)
 
 
-class Handler:
+class Handler(InNotebooks):
     """A run: await it for its result, read its events, answer its questions, step it or cancel it.
 
     Made by ``Workflow.run()``.
@@ -132,6 +134,11 @@ class Handler:
     def workflow_name(self) -> str:
         """The workflow's name."""
         return self._run.workflow_name
+
+    @property
+    def recent(self) -> Recent | None:
+        """What is remembered of the run, until its workflow begins another."""
+        return self._run.recent
 
     async def come_up(self) -> None:
         """Wait until the run has begun, and that is stored; of one that has ended before, until it is read.

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import attrs
 
 from flowkit.errors import WrongCall
-from flowkit.facts import Fact, StepCommitted, StepReturned, TimerFired
+from flowkit.facts import Command, Fact, StepCommitted, StepReturned, TimerFired
 from flowkit.machine import Machine
+from flowkit.plan import Plan
 from flowkit.records import Records, seal
 from flowkit.state import State
 
@@ -16,18 +17,26 @@ __all__ = ["HistoryEntry", "fork_of", "history_of"]
 @attrs.frozen
 class HistoryEntry:
     """One thing that happened to a run: its number in the journal, its time (seconds since the epoch), the step it is
-    about (``None`` where it is about none), and the fact (facts.py)."""
+    about (``None`` where it is about none), and the fact (facts.py). ``commands`` are what followed from it under
+    ``plan``, the wiring that the run had then."""
 
     number: int
     time: float
     step: str | None
     fact: Fact
+    commands: Sequence[Command] = attrs.field(default=(), eq=False, repr=False)
+    plan: Plan | None = attrs.field(default=None, eq=False, repr=False)
 
 
 def history_of(records: Records, run_id: str, journal: Sequence[bytes]) -> list[HistoryEntry]:
+    followed: list[Sequence[Command]] = []
+    told = [
+        (number, fact, _step_of(fact, machine), machine.plan)
+        for number, fact, machine in records.replay(run_id, journal, told=followed.append)
+    ]
     return [
-        HistoryEntry(number, fact.time, _step_of(fact, machine), fact)
-        for number, fact, machine in records.replay(run_id, journal)
+        HistoryEntry(number, fact.time, step, fact, commands, plan)
+        for (number, fact, step, plan), commands in zip(told, followed, strict=True)
     ]
 
 

@@ -5,14 +5,26 @@ from typing import Any
 
 import attrs
 
-from flowkit.errors import EventError, WrongCall, shown
+from flowkit.errors import EventError, WorkflowValidationError, WrongCall, shown
 from flowkit.events import Event
 from flowkit.facts import Command, Fact, StartStep
 from flowkit.plan import Plan
+from flowkit.recent import Recent, note_nested
 from flowkit.runner import Run
 from flowkit.stream import Origin
 
-__all__ = ["Keep", "Parent", "chained", "check_id", "origin_of", "start_event_of"]
+__all__ = [
+    "Keep",
+    "Parent",
+    "bad_option",
+    "chained",
+    "check_id",
+    "check_timeout",
+    "is_count",
+    "origin_of",
+    "remembered",
+    "start_event_of",
+]
 
 Keep = Callable[[Fact, Sequence[Command]], None]
 
@@ -45,6 +57,35 @@ def check_id(call: str, name: str, run_id: Any, *, needed: bool = False) -> None
         _ = run_id.encode()
     except UnicodeEncodeError:
         raise WrongCall(call, f"got {name}={shown(run_id)}, which is no text", "leave surrogates out") from None
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def bad_option(workflow: object, problem: str, cure: str) -> WorkflowValidationError:
+    name = type(workflow).__name__
+    return WorkflowValidationError(f"{name} has {problem}", cure=f"give {cure}", workflow=None, kind="bad-option")
+
+
+def check_timeout(workflow: str, timeout: float | None) -> None:
+    """Refuse what is no number of seconds."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WorkflowValidationError(
+            f"{workflow} has timeout={timeout!r}",
+            cure="give seconds, more than 0, or None for no limit",
+            kind="bad-option",
+        )
+
+
+def remembered(before: Recent | None, run: Run, parent: Parent | None) -> Recent | None:
+    """What a workflow remembers now that this run begins, instead of the run ``before``."""
+    if parent is not None:
+        note_nested(run, parent.run, parent.start.invocation, run.run_id, run.machine.plan)
+        return before
+    if before is not None:
+        before.forget()
+    return Recent(run, run.run_id, run.machine.plan)
 
 
 def origin_of(parent: Parent, workflow: str, run_id: str) -> Origin:

@@ -67,6 +67,7 @@ from flowkit.facts import (
 )
 from flowkit.machine import Machine
 from flowkit.plain_call import PlainCall
+from flowkit.recent import Recent, noted, nothing
 from flowkit.resource_pool import Needs, Pool, resources_for
 from flowkit.state import State, StateBehind
 from flowkit.stations import BURST, Cell, Committed, Log, Owner, Station
@@ -112,6 +113,8 @@ class Performer(ABC):
         "_woken",
         "guarded",
         "machine",
+        "note",
+        "recent",
     )
 
     def __init__(
@@ -127,6 +130,8 @@ class Performer(ABC):
         self._clock = backend.clock()
         self._epoch = outside.current().time() - self._clock()
         self._keep = keep
+        self.note: Callable[[Any], None] = nothing
+        self.recent: Recent | None = None
         self._limit = math.inf  # when its timeout is over, in seconds since the epoch
         self._log: Log | None = None
         self._thread = threading.get_ident()
@@ -182,6 +187,10 @@ class Performer(ABC):
         if self._log is not None:
             return self._record(self._log, fact)
         commands = self.machine.receive(fact)
+        if type(fact) is StepReturned:
+            self.note(fact)
+        elif (entry := noted(fact)) is not None:
+            self.note(entry)
         if self._keep is not None:
             self._write(self._keep, fact, commands)
         self.act(commands)
@@ -193,6 +202,7 @@ class Performer(ABC):
         machine = self.machine
         for command in commands:
             if type(command) is StartStep:
+                self.note(command)
                 station = self._stations[command.step] or self._open(command.step)
                 station.engaged += 1
                 if station is self._free:
@@ -224,6 +234,8 @@ class Performer(ABC):
             fact = StepRaised(fact.time, fact.invocation, error, None)
             payload = log.encode(fact)
         commands = machine.receive(fact)
+        if (entry := noted(fact)) is not None:
+            self.note(entry)
         if self._keep is not None:
             self._write(self._keep, fact, commands)
         # Where no other invocation is at work, nothing else of this run comes in this turn of the loop.
@@ -264,6 +276,7 @@ class Performer(ABC):
             case Publish():
                 self.show(command.event, None)
             case AnswerWait():
+                self.note(command)
                 cell = self._cells.get((command.invocation, command.waiter)) if self._cells else None
                 if cell is not None:
                     cell.answered, cell.event = True, command.event

@@ -32,7 +32,7 @@ import attrs
 
 from flowkit.errors import ImpossibleFact, SerializationError
 from flowkit.fact_forms import Facts, read_list, read_whole
-from flowkit.facts import Fact
+from flowkit.facts import Command, Fact
 from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, path_step, to_json
 from flowkit.machine import Machine
 from flowkit.plan import Plan
@@ -213,12 +213,19 @@ class Records:
                 yield number, self._read_fact(run_id, number, payload)
 
     def replay(
-        self, run_id: str, records: Iterable[bytes], *, start: int = 0, machine: Machine | None = None
+        self,
+        run_id: str,
+        records: Iterable[bytes],
+        *,
+        start: int = 0,
+        machine: Machine | None = None,
+        told: Callable[[Sequence[Command]], object] | None = None,
     ) -> Iterator[tuple[int, Fact, Machine]]:
         """All facts of a journal, each with its record's number and the machine that is about to receive it, under the
         plan that it was written by.
 
-        With the ``machine`` that this gave last it goes on, with the record numbered ``start``. Raises as `restore`.
+        With the ``machine`` that this gave last it goes on, with the record numbered ``start``. ``told`` is given what
+        follows from each fact, before the next is read. Raises as `restore`.
         """
         for number, record in enumerate(records, start):
             payload = unseal(run_id, number, record)
@@ -231,7 +238,9 @@ class Records:
             else:
                 fact = self._read_fact(run_id, number, payload)
                 yield number, fact, machine
-                _enter(run_id, number, machine, fact)
+                commands = _enter(run_id, number, machine, fact)
+                if told is not None:
+                    told(commands)
 
     def restore(self, run_id: str, start: int, records: Sequence[bytes], state: State, *, patient: bool) -> Restored:
         """The run that these records tell of; the first has the number ``start`` and is a head or books record.
@@ -388,9 +397,9 @@ class Records:
         return RunDamaged(run_id, number, error.problem, path=path)
 
 
-def _enter(run_id: str, number: int, machine: Machine, fact: Fact) -> None:
+def _enter(run_id: str, number: int, machine: Machine, fact: Fact) -> Sequence[Command]:
     try:
-        machine.receive(fact)
+        return machine.receive(fact)
     except ImpossibleFact as error:
         raise RunDamaged(run_id, number, f"it can't follow from those before it, as {error}") from error
     except MemoryError:

@@ -44,6 +44,7 @@ from flowkit.facts import (
 from flowkit.machine import Machine
 from flowkit.nesting import Nesting
 from flowkit.performer import first_of, logger
+from flowkit.recent import Ended, NotedError
 from flowkit.resource_pool import Pool
 from flowkit.stations import Owner
 from flowkit.storage_errors import RunSuspended, UnknownRun
@@ -368,6 +369,8 @@ class Run(Nesting):
                 for kept in self.machine.waits.unhandled()
             ]
         self.settled = True
+        if self.error is not None:
+            self.note(Ended(self._now(), NotedError.of(self.error)))
         self._task_group = None
         self._stations = []
         self.stream.close()

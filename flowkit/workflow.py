@@ -32,10 +32,23 @@ from flowkit.errors import (
 from flowkit.events import Event
 from flowkit.facts import StartStep
 from flowkit.handler import Handler
-from flowkit.launching import Keep, Parent, chained, check_id, origin_of, start_event_of
+from flowkit.launching import (
+    Keep,
+    Parent,
+    bad_option,
+    chained,
+    check_id,
+    check_timeout,
+    is_count,
+    origin_of,
+    remembered,
+    start_event_of,
+)
 from flowkit.machine import Machine
 from flowkit.narrator import Narrator
+from flowkit.notebooks import InNotebooks
 from flowkit.plan import Plan
+from flowkit.recent import Recent
 from flowkit.resource_host import Host
 from flowkit.resource_pool import Pool
 from flowkit.roster import annotations_of, check_is_step, name_of, read_steps, undecorated
@@ -57,7 +70,7 @@ if TYPE_CHECKING:
     from flowkit.store import Store
     from flowkit.tenant import Tenant
 
-__all__ = ["Workflow", "check_wiring", "plan_of", "records_of", "run_hosted"]
+__all__ = ["Workflow", "check_wiring", "drawn_of", "plan_of", "records_of", "run_hosted"]
 
 _UNSET: Any = object()
 
@@ -88,6 +101,7 @@ class _Record:
     host: Host | None = None
     snapshots: "Snapshots | None" = None
     records: "Records | None" = None
+    recent: Recent | None = None
 
 
 class _AddStep:
@@ -99,7 +113,7 @@ class _AddStep:
         return functools.partial(_add_to_instance, _record(workflow), cls)
 
 
-class Workflow:
+class Workflow(InNotebooks):
     """A workflow: subclass it and decorate methods with `step`, or make one and attach functions with
     ``@step(workflow=w)``.
 
@@ -138,15 +152,13 @@ class Workflow:
         types: Iterable[type] = (),
         converter: "cattrs.Converter | None" = None,
     ) -> None:
-        _check_timeout(type(self).__name__, timeout)
-        if num_concurrent_runs is not None and not (_is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
-            raise _bad_option(
-                self, f"num_concurrent_runs={num_concurrent_runs!r}", "a whole number, 1 or more, or None"
-            )
+        check_timeout(type(self).__name__, timeout)
+        if num_concurrent_runs is not None and not (is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
+            raise bad_option(self, f"num_concurrent_runs={num_concurrent_runs!r}", "a whole number, 1 or more, or None")
         if stalled not in ("fail", "wait"):
-            raise _bad_option(self, f"stalled={stalled!r}", '"fail" or "wait"')
-        if not (_is_count(stream_buffer) and stream_buffer >= 1):
-            raise _bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
+            raise bad_option(self, f"stalled={stalled!r}", '"fail" or "wait"')
+        if not (is_count(stream_buffer) and stream_buffer >= 1):
+            raise bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
         record = _record(self)
         record.settings = _Settings(
             timeout, verbose, not disable_validation, stalled == "wait", stream_buffer, tuple(types), converter
@@ -181,7 +193,7 @@ class Workflow:
         """
         for name, child in children.items():
             if not isinstance(child, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise _bad_option(self, f"{name}={shown(child)} in add_workflows", "a workflow instance")
+                raise bad_option(self, f"{name}={shown(child)} in add_workflows", "a workflow instance")
             _record(self).children[name] = child
 
     def validate(self) -> None:
@@ -291,7 +303,7 @@ class Workflow:
         if timeout is _UNSET:
             timeout = settings.timeout
         else:
-            _check_timeout(type(self).__name__, timeout)
+            check_timeout(type(self).__name__, timeout)
         if settings.validate and not record.checked:
             check_wiring(self)
         plan = self._plan()
@@ -340,6 +352,7 @@ class Workflow:
         if kept is not None:
             run.told, run.lacks = start_event is not None or bool(fields), lacks
             kept.take(run, records_of(self), loop)
+        record.recent = remembered(record.recent, run, parent)
         run.deadline = math.inf if run.hosted else anyio.current_effective_deadline()
         if ctx is not None:
             ctx._resume = None  # pyright: ignore[reportPrivateUsage]
@@ -493,6 +506,11 @@ def plan_of(workflow: Workflow) -> Plan:
     return workflow._plan()  # pyright: ignore[reportPrivateUsage]
 
 
+def drawn_of(workflow: Workflow) -> "tuple[Recent | None, dict[str, Workflow]]":
+    """What is remembered of the run that this instance began last, and the workflows added to it."""
+    return (record := _record(workflow)).recent, record.children
+
+
 def records_of(workflow: Workflow) -> "Records":
     """How runs of a workflow are written to a store."""
     record = _record(workflow)
@@ -599,22 +617,3 @@ def _start_host(record: _Record) -> None:
 
     host = record.host = Host(record.pool, loop.loop, ended)
     loop.supervise(host.run, "flowkit resources", host.lost)
-
-
-def _check_timeout(workflow: str, timeout: float | None) -> None:
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise WorkflowValidationError(
-            f"{workflow} has timeout={timeout!r}",
-            cure="give seconds, more than 0, or None for no limit",
-            kind="bad-option",
-        )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _bad_option(workflow: Workflow, problem: str, cure: str) -> WorkflowValidationError:
-    return WorkflowValidationError(
-        f"{type(workflow).__name__} has {problem}", cure=f"give {cure}", workflow=None, kind="bad-option"
-    )

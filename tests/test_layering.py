@@ -71,10 +71,12 @@ LAYERS = {
         log
         plain_call
         stations
+        recent
         performer
         requests
         nesting
         runner
+        notebooks
         handler
         launching
         kept
@@ -139,6 +141,16 @@ LAYERS = {
         examples.approval
         examples.react_agent
         examples.text_to_sql
+        drawing.graph
+        drawing.layers
+        drawing.scripts
+        drawing.picture
+        drawing.execution
+        drawing.lanes
+        drawing.timeline
+        drawing.mermaid
+        drawing.page
+        drawing
     """,
 }
 """Module names without the leading `flowkit.`; `flowkit` is `flowkit/__init__.py`."""

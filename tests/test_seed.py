@@ -217,7 +217,6 @@ async def test_a_custom_stop_event_is_the_result(page: Page, capsys: pytest.Capt
 # -------------------------------------------------------------------------------------------- drawing
 
 
-@pytest.mark.xfail(raises=ModuleNotFoundError, strict=True, reason="flowkit.drawing is not there yet")
 @runs(1, 14)
 async def test_drawing(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
