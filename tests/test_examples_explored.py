@@ -18,8 +18,6 @@ class FakeLedger:
         testing.effect("booked", key, amount)
 
 
-
-
 def signed(question: Any) -> Event:
     """The manager says yes, finance says no."""
     response = "too dear" if question.topic == "reason" else "no" if question.who == "finance" else "yes"
@@ -40,9 +38,7 @@ FLOWS: dict[str, tuple[Callable[[], Workflow], StartEvent, Any]] = {
     "approval of two": (lambda: approval.Approval(FakeLedger()), approval.Claim("car", 5000.0), approved),  # type: ignore[arg-type]
     "approval, declined": (lambda: approval.Approval(FakeLedger()), approval.Claim("car", 5000.0), signed),  # type: ignore[arg-type]
     "agent": (
-        lambda: react_agent.ReActAgent(
-            Scripted(react_agent.script), [react_agent.river_length, react_agent.calculate]
-        ),
+        lambda: react_agent.ReActAgent(Scripted(react_agent.script), [react_agent.river_length, react_agent.calculate]),
         react_agent.Ask(react_agent.QUESTION),
         None,
     ),

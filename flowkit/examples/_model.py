@@ -183,8 +183,7 @@ class Remote:
                     if isinstance(piece := delta.get("content"), str) and piece:
                         text += piece
                         show(piece)
-                    for part in delta.get("tool_calls") or ():
-                        _add(calls, part)
+                    _add(calls, delta.get("tool_calls") or [])
                 case {"choices": []}:
                     pass  # the last may only tell what it cost
                 case _:
@@ -204,18 +203,26 @@ class Interrupted(EndpointError):
         return True
 
 
-def _add(calls: dict[int, ToolCall], part: Any) -> None:
+def _add(calls: dict[int, ToolCall], parts: Any) -> None:
     """Tool calls come in parts, too, told apart by their index: name and id first, the arguments bit by bit."""
-    match part:
-        case {"index": int(index), "function": {}}:
-            named, so_far = part["function"], calls.get(index, ToolCall("", "", ""))
-            calls[index] = ToolCall(
-                id=part.get("id") or so_far.id or f"call_{index}",
-                name=so_far.name + (named.get("name") or ""),
-                arguments=so_far.arguments + (named.get("arguments") or ""),
-            )
-        case _:
-            raise ValueError(f"a tool call says {str(part)[:80]}")
+    for place, part in enumerate(parts if isinstance(parts, list) else [parts]):  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+        match part:
+            case {"function": {}, **rest} if isinstance(index := rest.get("index", place), int):
+                named: Any = part["function"]
+                so_far = calls.get(index, ToolCall("", "", ""))
+                calls[index] = ToolCall(
+                    id=_text(part.get("id")) or so_far.id or f"call_{index}",
+                    name=so_far.name + _text(named.get("name")),
+                    arguments=so_far.arguments + _text(named.get("arguments")),
+                )
+            case _:
+                raise ValueError(f"a tool call says {str(part)[:80]}")
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"a tool call says {str(value)[:80]}")
+    return value or ""
 
 
 def _described(tool: Tool) -> dict[str, Any]:
