@@ -219,7 +219,8 @@ class Search:
                 yield scenario
                 count += 1
                 found.append((scenario, self.last.world.scheduler.widths))
-        self.coverage.exhausted.append(f"delay bound {bound} ({counted(count + (bound == 1), 'schedule')})")
+        if count or bound == 1:  # else there was nothing left to exhaust
+            self.coverage.exhausted.append(f"delay bound {bound} ({counted(count + (bound == 1), 'schedule')})")
         return found
 
     def _mix(self, base: Verdict, sites: list[Scenario]) -> Iterator[Scenario]:
@@ -240,7 +241,8 @@ class Search:
                 several = tuple(draw.choice(faults) for _ in range(draw.randrange(3))) if faults else ()
                 more = _distinct((*site.faults, *several))
                 again = draw.choice(sites).crashes
-                crashes = (*site.crashes, *again) if site.crashes and draw.random() < 0.5 else site.crashes
+                is_twice = site.crashes and (not has_choice or draw.random() < 0.5)  # each single one has had its turn
+                crashes = (*site.crashes, *again) if is_twice else site.crashes
                 scenario = attrs.evolve(scenario, cancel=site.cancel, crashes=crashes, faults=more)
             yield scenario
             self.coverage.sampled += 1

@@ -52,9 +52,9 @@ class _Shrinking:
         now = self.best.scenario
         if now.cancel is not None:
             self._takes(attrs.evolve(now, cancel=None))
-        for crash in now.crashes:
+        for life in reversed(range(len(now.crashes))):
             now = self.best.scenario
-            self._takes(attrs.evolve(now, crashes=tuple(one for one in now.crashes if one != crash)))
+            self._takes(attrs.evolve(now, crashes=now.crashes[:life] + now.crashes[life + 1 :]))
         for fault in now.faults:
             now = self.best.scenario
             self._takes(attrs.evolve(now, faults=tuple(one for one in now.faults if one != fault)))
