@@ -8,6 +8,10 @@ the task that entered it, innermost first. Workers come and go, so an async cont
 entered and left by the pool's *host*: one task that serves requests in order, and unwinds when told to. A run's host is
 a task around its task group, told to unwind when all workers have ended; a workflow's is a supervised task of the loop,
 started when it is first needed. Everything else is built where it is asked for.
+
+So whoever is cancelled while the host builds for it leaves that to the host, and the next to ask finds it built. One
+who builds it itself leaves nothing: the next in line builds it. A pool that has been closed builds nothing more, also
+for those who began to ask before.
 """
 
 import contextlib
@@ -31,7 +35,8 @@ __all__ = ["Needs", "Pool", "resources_for"]
 class _Entry:
     """One resource: being built until ``ready`` is set."""
 
-    ready: anyio.Event
+    factory: Factory
+    ready: anyio.Event = attrs.field(factory=anyio.Event)
     value: Any = None
     error: BaseException | None = None
     abandoned: bool = False
@@ -46,6 +51,12 @@ class Needs:
     pools: dict[str, "Pool"]
 
 
+class _Stack(contextlib.AsyncExitStack):
+    """What is to be closed; once it ``is_over`` nothing more."""
+
+    is_over = False
+
+
 Build = Callable[[contextlib.AsyncExitStack], Awaitable[Any]]
 
 
@@ -56,7 +67,7 @@ class Pool:
 
     start_host: Callable[[], None] | None = None
     entries: dict[Callable[..., Any], _Entry] = attrs.field(factory=dict[Callable[..., Any], _Entry])
-    stack: contextlib.AsyncExitStack = attrs.field(factory=contextlib.AsyncExitStack)
+    stack: _Stack = attrs.field(factory=_Stack)
     _requests: MemoryObjectSendStream[tuple[_Entry, Build]] | None = None
     _inbox: MemoryObjectReceiveStream[tuple[_Entry, Build]] | None = None
     _shield: anyio.CancelScope | None = None
@@ -81,43 +92,52 @@ class Pool:
                 raise entry.error
             if not entry.abandoned:
                 return entry.value
-        entry = self.entries[key] = _Entry(anyio.Event())
+        entry = self.entries[key] = _Entry(factory)
         try:
             # What it needs is built first, and here: the host, busy with this one, could not build another for it.
             build = functools.partial(_make, factory, await _arguments(factory, needs, self.stack))
             if factory.manager == "async":
-                await self._ask_host(entry, build)
+                self._ask_host(entry, build)
             else:
                 entry.value = await build(self.stack)
-        except Exception as error:
-            entry.error = wrapped = _wrapped(factory, error)
-            self.entries.pop(key, None)
-            if wrapped is error:
-                raise
-            raise wrapped from error
+        except Exception as error:  # noqa: BLE001 - raised below, and wherever else it is waited for
+            self._failed(entry, error)
         except BaseException:
             # Whoever built it was cancelled: the next in line builds it.
             entry.abandoned = True
-            self.entries.pop(key, None)
-            raise
-        finally:
+            self._forget(entry)
             entry.ready.set()
+            raise
+        if factory.manager == "async":
+            await entry.ready.wait()
+        else:
+            entry.ready.set()
+        if entry.error is not None:
+            raise entry.error
         return entry.value
 
-    async def _ask_host(self, entry: _Entry, build: Build) -> None:
+    def _failed(self, entry: _Entry, error: BaseException) -> None:
+        """It could not be built; the next to ask tries again."""
+        entry.error = _wrapped(entry.factory, error) if isinstance(error, Exception) else error
+        if entry.error is not error:
+            entry.error.__cause__ = error
+        self._forget(entry)
+        entry.ready.set()
+
+    def _forget(self, entry: _Entry) -> None:
+        key = entry.factory.resource.factory
+        if self.entries.get(key) is entry:
+            del self.entries[key]
+
+    def _ask_host(self, entry: _Entry, build: Build) -> None:
         if self._stopped:
-            raise ResourceError("the resources were closed before this one was built.", resource="?")
+            raise _closed(entry.factory)
         if self._requests is None:
             self._open()
             if self.start_host is not None:
                 self.start_host()
         assert self._requests is not None
-        hosted = _Entry(anyio.Event())
-        self._requests.send_nowait((hosted, build))
-        await hosted.ready.wait()
-        if hosted.error is not None:
-            raise hosted.error
-        entry.value = hosted.value
+        self._requests.send_nowait((entry, build))
 
     async def host(self, owner_cancelled: Callable[[], bool]) -> None:
         """Enter what is asked for, in this task, until `stop`; then leave it all, last built first.
@@ -148,7 +168,7 @@ class Pool:
 
     def stop(self, *, cancelled: bool = False) -> None:
         """Let `host` go on to its end. ``cancelled``: its task was cancelled, and clean-ups are to feel that."""
-        self._stopped = True
+        self._stopped = self.stack.is_over = True
         if cancelled and self._shield is not None:
             self._shield.shield = False
         if self._requests is not None:
@@ -163,32 +183,32 @@ class Pool:
             try:
                 entry.value = await build(self.stack)
             except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - it is raised where it was asked for
-                entry.error = error
+                self._failed(entry, error)
             except BaseException as error:
-                entry.error = ResourceError(
-                    f"the run ended while a resource was being built ({error!r}).", resource="?"
-                )
+                ended = f"the run ended while a resource was being built ({error!r})."
+                self._failed(entry, ResourceError(ended, resource=entry.factory.resource.name))
                 raise
-            finally:
+            else:
                 entry.ready.set()
 
     async def unwind(self) -> None:
         """Close everything where there was no host, last built first; all of it, whatever a clean-up raises."""
         stack = self.stack
-        self._stopped = True
+        self._stopped = stack.is_over = True
         self.forget()
         await stack.aclose()
 
     def forget(self) -> None:
         """Nothing is built any more: whoever still waits hears of it."""
         self.entries.clear()
-        self.stack = contextlib.AsyncExitStack()
+        self.stack = _Stack()
+        self.stack.is_over = True
         inbox, requests = self._inbox, self._requests
         self._requests = self._inbox = self._shield = None
         if inbox is not None and requests is not None:
             for entry, _ in _waiting(inbox):
-                entry.error = ResourceError("the run ended before this resource was built.", resource="?")
-                entry.ready.set()
+                ended = "the run ended before this resource was built."
+                self._failed(entry, ResourceError(ended, resource=entry.factory.resource.name))
             requests.close()
             inbox.close()
 
@@ -271,6 +291,8 @@ async def _make(factory: Factory, arguments: dict[str, Any], stack: contextlib.A
     made = factory.call(**arguments)
     if factory.is_async:
         made = await made
+    if factory.manager is not None and isinstance(stack, _Stack) and stack.is_over:
+        raise _closed(factory)  # meanwhile: who would close this one?
     if factory.manager == "async":
         return await stack.enter_async_context(made)
     if factory.manager == "sync":
@@ -285,6 +307,10 @@ def _wrapped(factory: Factory, error: Exception) -> Exception:
         f"resource {factory.resource.name} could not be built: {type(error).__name__}: {error}",
         resource=factory.resource.name,
     )
+
+
+def _closed(factory: Factory) -> ResourceError:
+    return ResourceError("the resources were closed before this one was built.", resource=factory.resource.name)
 
 
 def _is(value: Any, kind: Any) -> bool:
