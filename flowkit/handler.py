@@ -49,6 +49,8 @@ def _begin(
     if not run.claimed:
         run.claimed = run.supervised = True
         run.guarded = backend.name == "trio"
+        if not run.enlist():
+            return
         drive = functools.partial(run.drive, start)
         backend.supervise(drive, f"flowkit run of {run.workflow_name}", run.lost)
 

@@ -76,7 +76,8 @@ class Nesting(Requests):
         """A run was started inside one of this run's steps."""
         if self.children is None:
             self.children = []
-        self.children.append(child)
+        if child not in self.children:
+            self.children.append(child)
         self._nested = len(self.children)
 
     def stir(self) -> None:

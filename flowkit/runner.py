@@ -213,6 +213,18 @@ class Run(Nesting):
             )
         ]
 
+    def enlist(self) -> bool:
+        """Have the run this one is nested in wait for it, from now on, before its task has begun; false where that run
+        has ended: then this one has, too."""
+        if self.parent is None:
+            return True
+        if self.parent.ended:
+            self.cancel("the run it was started in has ended")
+            self._settle()
+            return False
+        self.parent.adopt(self)
+        return True
+
     def lost(self) -> None:
         """The task that was to drive it has ended, perhaps before it began."""
         if not self.settled:

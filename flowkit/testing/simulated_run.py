@@ -39,7 +39,7 @@ class SimulatedRun(Run):
     def forget(self) -> None:
         """The simulation is over: what became of the run is nobody's concern, so its handle reports nothing."""
         if self.machine.outcome is None:
-            self.machine.receive(RunCancelled(self._now(), "its simulation is over", by_user=True))
+            self.machine.receive(RunCancelled(self._world.time(), "its simulation is over", by_user=True))
         outcome = self.machine.outcome
         assert outcome is not None
         self.machine.outcome = attrs.evolve(outcome, error=None)
