@@ -23,10 +23,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 
-from flowkit import outside
+from flowkit import Handler, outside
 from flowkit.books import RUNNING
+from flowkit.errors import WorkflowError
 from flowkit.facts import Command, Fact, Finish, RunStarted, WaitAbandoned
 from flowkit.launching import chained
 from flowkit.machine import Machine
@@ -42,7 +44,21 @@ from flowkit.testing.threads import installed, simulating, watched
 from flowkit.testing.trace import TracingScheduler, rows_of
 from flowkit.testing.world import SimulatedStore, World
 
-__all__ = ["Broken", "Explored", "Main", "Session", "explored", "the_store", "the_world"]
+__all__ = [
+    "LONG",
+    "SHORT",
+    "Broken",
+    "Explored",
+    "Main",
+    "Program",
+    "Programs",
+    "Session",
+    "explored",
+    "moments",
+    "outcome",
+    "the_store",
+    "the_world",
+]
 
 Main = Callable[[], Awaitable[Any]]
 
@@ -160,8 +176,11 @@ class Session:
         backend: Backend,
         warns: tuple[type[Warning], ...] = (),
         logs: Callable[[str], bool] | None = None,
+        *,
+        is_watched: bool = True,
     ) -> None:
         self.main, self.warns, self.logs = main, warns, logs or (lambda _: False)
+        self.run_type: Any = WatchedRun if is_watched else None
         self.kernel_type = kernel_type(backend)
         self.seen = Explored()
         self.watching: Any = None
@@ -190,7 +209,7 @@ class Session:
     def look(self, scenario: Scenario, scheduler: Scheduler | None = None) -> None:
         """One run; raises what is wrong with it."""
         scheduler = scheduler or Scheduler(scenario.make_policy())
-        world = self.world = World(scenario, scheduler, {}, WatchedRun)
+        world = self.world = World(scenario, scheduler, {}, self.run_type)
         problems: list[str] = []
         random.seed(0)
         self.logged.clear()
@@ -289,6 +308,7 @@ def explored(
     logs: Callable[[str], bool] | None = None,
     crash: bool = False,
     faults: Sequence[Fault] = (),
+    is_watched: bool = True,
 ) -> Explored:
     """Run it under many schedules.
 
@@ -301,11 +321,12 @@ def explored(
         logs: whether this error may be logged.
         crash: it dies at each of its points, then at some under deviating schedules.
         faults: of the store; one at a time.
+        is_watched: whether the laws are checked, by runs of a class of its own.
 
     Raises:
         Broken: something doesn't hold in one of them.
     """
-    session = Session(main, backend, warns, logs)
+    session = Session(main, backend, warns, logs, is_watched=is_watched)
     with session.opened():
         for scenario in _scenarios(session, budget, bound, crash, faults):
             try:
@@ -391,3 +412,64 @@ def _broken(session: Session, scenario: Scenario, error: Exception) -> Broken:
         mark = "⇄" if row.instead_of is not None else " "
         lines.append(f"  {row.time:<7g} {mark} {name:<18.18} {row.place:<34.34} {'; '.join(did)}")
     return Broken("\n".join(lines), scenario)
+
+
+# ----------------------------------------------------------------------------------------------------------- programs
+
+SHORT = 40
+"""Runs of each program, on each backend."""
+
+LONG = 2_000
+"""The same under ``-m crash``."""
+
+
+@attrs.frozen
+class Program:
+    """An async function that may return ``ways``, warn of ``warns``, and have errors logged that contain one of
+    ``logs``; with ``options`` of `explored`."""
+
+    main: Main
+    ways: frozenset[str]
+    warns: tuple[type[Warning], ...]
+    logs: tuple[str, ...]
+    options: dict[str, Any]
+
+    def search(self, backend: str, budget: int) -> set[str]:
+        """The ways that it goes under so many schedules."""
+        found = explored(self.main, backend, budget=budget, warns=self.warns, logs=self.may_log, **self.options)
+        assert found.results.keys() <= self.ways, found.results
+        return set(found.results)
+
+    def may_log(self, text: str) -> bool:
+        return any(part in text for part in self.logs)
+
+
+class Programs(dict[str, Program]):
+    """The programs of a module, by name."""
+
+    def add(
+        self, *ways: Any, warns: tuple[type[Warning], ...] = (), logs: tuple[str, ...] = (), **options: Any
+    ) -> Callable[[Main], Main]:
+        """Make a function a program; ``ways`` is all that it may return, ``None`` if nothing is said."""
+
+        def decorate(main: Main) -> Main:
+            name: str = main.__name__  # type: ignore[attr-defined]
+            assert name not in self
+            self[name] = Program(main, frozenset(map(repr, ways or (None,))), warns, logs, options)
+            return main
+
+        return decorate
+
+
+async def outcome(handler: Handler) -> Any:
+    """A run's result, or the name of its error."""
+    try:
+        return await handler
+    except (WorkflowError, TimeoutError) as error:
+        return type(error).__name__
+
+
+async def moments(count: int) -> None:
+    """Let the others go first so often."""
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()

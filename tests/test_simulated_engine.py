@@ -7,14 +7,12 @@ run under many schedules (schedules.py), where the laws are checked, too. What i
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import attrs
 import pytest
-from schedules import Main, explored, the_world
+from schedules import LONG, SHORT, Programs, moments, outcome, the_world
 
 from flowkit import (
     Context,
@@ -27,68 +25,20 @@ from flowkit import (
     UnhandledEventWarning,
     WaitTimedOut,
     Workflow,
-    WorkflowError,
     WrongCall,
     step,
 )
 from flowkit.errors import CleanupFailedWarning
 from flowkit.retry_policy import ConstantDelayRetryPolicy
 
-BUDGET = 40
-"""Runs of each program, on each backend."""
-
-LONG = 2_000
-"""The same under ``-m crash``."""
-
-
-@attrs.frozen
-class Program:
-    """``main`` may return ``ways``, warn of ``warns``, and have errors logged that contain one of ``logs``."""
-
-    main: Main
-    ways: frozenset[str]
-    warns: tuple[type[Warning], ...]
-    logs: tuple[str, ...]
-
-    def search(self, backend: str, budget: int) -> set[str]:
-        """The ways that it goes under so many schedules."""
-        found = explored(self.main, backend, budget=budget, warns=self.warns, logs=self.may_log)
-        assert found.results.keys() <= self.ways, found.results
-        return set(found.results)
-
-    def may_log(self, text: str) -> bool:
-        return any(part in text for part in self.logs)
-
-
-PROGRAMS: dict[str, Program] = {}
-
-
-def program(*ways: Any, warns: tuple[type[Warning], ...] = (), logs: tuple[str, ...] = ()) -> Callable[[Main], Main]:
-    def add(main: Main) -> Main:
-        name: str = main.__name__  # type: ignore[attr-defined]
-        PROGRAMS[name] = Program(main, frozenset(map(repr, ways or (None,))), warns, logs)
-        return main
-
-    return add
-
-
-async def outcome(handler: Handler) -> Any:
-    """A run's result, or the name of its error."""
-    try:
-        return await handler
-    except (WorkflowError, TimeoutError) as error:
-        return type(error).__name__
+PROGRAMS = Programs()
+program = PROGRAMS.add
 
 
 def told(handler: Handler) -> str:
     """How a run has ended, without awaiting it."""
     error = handler.exception()
     return "done" if error is None else type(error).__name__
-
-
-async def moments(count: int) -> None:
-    for _ in range(count):
-        await anyio.lowlevel.checkpoint()
 
 
 class Item(Event):
@@ -738,7 +688,7 @@ async def a_thread_sends_as_the_run_ends() -> Any:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_it_holds_in_every_order(name: str, anyio_backend_name: str) -> None:
-    PROGRAMS[name].search(anyio_backend_name, BUDGET)
+    PROGRAMS[name].search(anyio_backend_name, SHORT)
 
 
 @pytest.mark.crash
