@@ -294,9 +294,9 @@ class _Reader:
             case RunFailed():
                 self._over(time, f"failed: {NotedError.of(entry.error)}")
             case Ended():
-                if not self.over or self.outcome.startswith("failed: "):
-                    self.over = False
-                    self._over(time, f"failed: {entry.error}")
+                self._over(time, f"failed: {entry.error}")
+                if self.outcome.startswith("failed: "):
+                    self.outcome = f"failed: {entry.error}"  # it says more than what it came from
             case Finish() if entry.error is not None and not self.over:
                 self._over(time, f"failed: {NotedError.of(entry.error)}")
             case _:
