@@ -126,5 +126,5 @@ def crash(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, quickly; `nox -s bench -- --peers` in full, beside other engines, which it installs."""
-    session.install(f"{wheel(session)}[trio]", *(group("peers") if "--peers" in session.posargs else ()))
+    session.install(f"{wheel(session)}[testing]", *(group("peers") if "--peers" in session.posargs else ()))
     session.run("python", "-m", "benchmarks", *(session.posargs or ["--quick"]))

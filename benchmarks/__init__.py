@@ -13,6 +13,7 @@ durable_rows.py  flowkit's stores beside SQLite's own commits
 durable_runs.py  resuming, waiting runs, long runs
 durable_peers.py langgraph and dbos on SQLite, where installed
 races.py         how soon planted races are found: its own command, tables and JSON
+harness.py       what a simulated run costs: its own command and JSON
 
 A figure means little without its neighbour: machines differ twofold and one machine differs by the hour. So
 every contestant is timed in the same process, one sample each in turn, and what the table is for is the

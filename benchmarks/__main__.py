@@ -18,7 +18,7 @@ from time import perf_counter
 
 import anyio
 
-from benchmarks import durable, floor, flowkit_rows, harness, peers, races
+from benchmarks import durable, floor, flowkit_rows, peers
 from benchmarks.footprint import idle_memory, import_times
 from benchmarks.measure import Result, measure
 from benchmarks.report import Section, print_footprint, print_section, write_json
@@ -38,9 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         durable.main(arguments[1:])
         return
     if arguments[:1] == ["races"]:
+        from benchmarks import races
+
         races.main(arguments[1:])
         return
     if arguments[:1] == ["harness"]:
+        from benchmarks import harness  # these two need the extra `testing`
+
         harness.main(arguments[1:])
         return
     options = parse(arguments)

@@ -1,6 +1,7 @@
 """`python -m benchmarks harness`: what a simulated run costs, against the goals of the harness.
 
-Everything is measured in one process, in turn (see measure.py for why), and told as medians and ratios. What is compared:
+Everything is measured in one process, in turn (see measure.py for why), and told as medians and ratios. What is
+compared:
 
 - *program*: a task group of five tasks that sleep, wait and set events. Under the kernels, set-up and tear-down
   included, against ``trio.run`` with its `MockClock` and ``asyncio.run``.
@@ -32,8 +33,8 @@ from flowkit.testing.asyncio_kernel import AsyncioKernel
 from flowkit.testing.kernel import Kernel
 from flowkit.testing.scenario import Backend, Scenario
 from flowkit.testing.scheduling import Fifo, Scheduler
-from flowkit.testing.settings import Budget
 from flowkit.testing.search import Search
+from flowkit.testing.settings import Budget
 from flowkit.testing.simulation import Simulation
 from flowkit.testing.trio_kernel import TrioKernel
 
@@ -114,7 +115,7 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 def compared(calls: dict[str, Callable[[], Any]], times: int, rounds: int) -> dict[str, float]:
     """Median seconds of a call of each, measured in turn."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    for name, call in calls.items():
+    for call in calls.values():
         _ = seconds(call, 3)
     for number in range(rounds):
         names = list(calls)
