@@ -110,6 +110,7 @@ LAYERS = {
         testing.virtual_time
         testing.settings
         testing.plugin
+        testing.likeness
         testing.scenario
         testing.run
         testing.counterexample

@@ -7,10 +7,9 @@ as it is shown; addresses aside, as they are in every object's `repr`.
 """
 
 import os
-import re
 from typing import Any
 
-from flowkit.errors import shown
+from flowkit.testing.likeness import steady
 from flowkit.testing.scenario import STORE
 from flowkit.testing.simulation import Problem, Simulation, Verdict
 from flowkit.testing.trace import TracingScheduler, told
@@ -24,12 +23,6 @@ CURE = """\
 Take the time from ctx.now(), ids from ctx.uuid() and random numbers from ctx.random(): the wall clock, uuid4() and
 secrets differ in each run. Choose nothing by id(), hash() or the order of a set, and keep nothing from one run for the
 next."""
-
-ENOUGH = 20_000
-"""Characters of what happened that are compared."""
-
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\bid='?\d{6,}'?|\b(Task|Thread)-\d+")
-"""What of a `repr` differs from run to run and means nothing: addresses, and how many there were before."""
 
 
 def difference(simulation: Simulation, first: Verdict, then: Verdict) -> Problem | None:
@@ -67,10 +60,7 @@ def _problem(things: list[str], place: str) -> Problem:
 
 
 def _happened(verdict: Verdict) -> list[tuple[Any, ...]]:
-    return [
-        (time, step, task, kind, _VARIABLE.sub("…", shown(detail, ENOUGH)))
-        for time, step, task, kind, detail in verdict.world.record
-    ]
+    return [(time, step, task, kind, steady(detail)) for time, step, task, kind, detail in verdict.world.record]
 
 
 def _first_difference(one: list[Any], other: list[Any]) -> int | None:
@@ -96,7 +86,7 @@ def _apart(verdict: Verdict, at: int, happened: list[list[tuple[Any, ...]]]) -> 
     if texts[0] == texts[1]:
         return f"{_thing(verdict, at)} (task {task}, in task step {step})"
     begin = max(0, (_first_difference(*map(list, texts)) or 0) - 30)
-    return f"{_thing(verdict, at)} (…{_VARIABLE.sub('…', shown(detail, ENOUGH))[begin : begin + 70]}…)"
+    return f"{_thing(verdict, at)} (…{steady(detail)[begin : begin + 70]}…)"
 
 
 def _task(order: list[int], step: int) -> str:

@@ -144,9 +144,10 @@ def _elsewhere(search: Search, kind: str, check: Check) -> str:
             found = there.find()
     except TestingError:  # there is no trio here, or none that can be simulated
         return ""
-    if found is None or found.problem.kind != kind:
-        return f"not found on {backend} in {ELSEWHERE} runs"
-    return f"on {backend}, too, after {counted(there.coverage.runs, 'run')}"
+    if found is None:
+        return f"not found on {backend} in {counted(there.coverage.runs, 'run')}"
+    after = counted(there.coverage.runs, "run")
+    return f"on {backend}{', too,' if found.problem.kind == kind else f' {found.problem.kind}'} after {after}"
 
 
 def _counterexample(

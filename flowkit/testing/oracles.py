@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from flowkit.errors import shown
 from flowkit.testing.exploring import BOUND, BUDGET, check_search, searched
+from flowkit.testing.likeness import alike
 from flowkit.testing.run import Run
 from flowkit.testing.scenario import Backend
 from flowkit.testing.search import Check, Coverage, Disturbances
@@ -190,10 +191,10 @@ def _comparing(compare: Callable[[Verdict, Verdict], Problem | None]) -> Check:
 
 
 def _different(first: Run, run: Run) -> Problem | None:
-    if run.value != first.value:
+    if not alike(run.value, first.value):
         text = f"the result is {shown(run.value, 300)}\nin other runs  {shown(first.value, 300)}"
         return Problem("different-result", text)
-    if run.state != first.state:
+    if not alike(run.state, first.state):
         text = f"the final state is {shown(run.state, 300)}\nin other runs      {shown(first.state, 300)}"
         return Problem("different-state", text)
     return None
@@ -206,15 +207,20 @@ def _crash_differs(first: Verdict, verdict: Verdict) -> Problem | None:
     usual, had = _effects(first), _effects(verdict)
     for one, times in usual.items():
         if had[one] < times:
-            return Problem("lost-effect", f"{one} comes {had[one]} times, in a run that never crashed {times} times")
+            comes = f"{one} comes {_often(had[one])}, in a run that never crashed {_often(times)}"
+            return Problem("lost-effect", comes)
     for one, times in had.items():
         if times > usual[one]:
             return Problem(
                 "doubled-effect",
-                f"{one} comes {times} times, in a run that never crashed {usual[one]} times, and has no idempotency "
-                "key: give ctx.idempotency_key along, so that the other side can tell",
+                f"{one} comes {_often(times)}, in a run that never crashed {_often(usual[one])}, and has no "
+                "idempotency key: give ctx.idempotency_key along, so that the other side can tell",
             )
     return None
+
+
+def _often(times: int) -> str:
+    return ("never", "once", "twice")[times] if times < 3 else f"{times} times"
 
 
 def _effects(verdict: Verdict) -> Counter[str]:

@@ -155,7 +155,7 @@ def told(kind: str, detail: Any) -> str:
         case "effect":
             return f"effect: {shown(detail)}"
         case "write":
-            return f"{detail} records are in the journal"
+            return f"{detail} record{' is' if detail == 1 else 's are'} in the journal"
         case _:
             return _fact(detail[1])
 

@@ -266,6 +266,7 @@ class SimulatedStore(Store):
         self._check()
         world = self._world
         records = sum(len(write.records) for write in writes)
+        label = f"a write of {records} record{'' if records == 1 else 's'}"
         fault = world.call(STORE) if world.scenario.faults else None
         if fault is not None and fault.kind == "full":
             error = StoreError("the store", "the disk is full, in this simulation", "make room", "full")
@@ -273,7 +274,7 @@ class SimulatedStore(Store):
             raise error
         stored: list[bool] = []
         try:
-            world.point(f"before a write of {records} records")
+            world.point(f"before {label}")
             for number, write in enumerate(writes):
                 if number:
                     world.point(f"inside a write of {len(writes)} runs, after {number}")
@@ -281,7 +282,7 @@ class SimulatedStore(Store):
             world.writes.append(records)
             world.commits += 1
             world.happened("write", records)
-            world.point(f"after a write of {records} records")
+            world.point(f"after {label}")
         except ProcessDied:
             self._check()
         return stored
