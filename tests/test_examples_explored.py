@@ -29,7 +29,7 @@ def approved(question: Any) -> Event:
 
 
 def all_wrong(messages: Any) -> Any:
-    return text_to_sql.Reply("SELECT nothing")
+    return text_to_sql.Reply("SELECT missing")
 
 
 FLOWS: dict[str, tuple[Callable[[], Workflow], StartEvent, Any]] = {

@@ -65,21 +65,21 @@ def printable(text: str) -> str:
     )
 
 
-async def read_line(prompt: str) -> str:
-    """A line that is typed after the prompt, while the event loop goes on.
+async def read_line(prompt: str) -> str | None:
+    """A line that is typed after the prompt, while the event loop goes on; ``None`` at the end of the input (Ctrl-D).
 
     Cancelling it (Ctrl-C does) takes the question back: no thread stays behind that waits for a key.
-
-    Raises:
-        EOFError: there is no more to read (Ctrl-D).
     """
-    say(prompt, end="")
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed before the program began
+        say("")
+        return None
     line = b""
     typed = anyio.Event()
     waking, wake = os.pipe()
 
     async def wait() -> None:
         nonlocal line
+        say(prompt, end="")  # only now that Ctrl-C is heeded
         line = await anyio.to_thread.run_sync(_typed, sys.stdin.fileno(), waking)
         typed.set()
 
@@ -97,7 +97,7 @@ async def read_line(prompt: str) -> str:
         os.close(waking)
     if not line:
         say("")
-        raise EOFError
+        return None
     return line.decode(sys.stdin.encoding or "utf-8", "replace").strip()
 
 
@@ -109,7 +109,10 @@ def _typed(terminal: int, waking: int) -> bytes:
     while not line.endswith(b"\n"):
         if waking in select.select([terminal, waking], [], [])[0]:
             return line
-        byte = os.read(terminal, 1)
+        try:
+            byte = os.read(terminal, 1)
+        except OSError:  # the terminal was closed
+            byte = b""
         if not byte:
             return line
         line += byte

@@ -31,11 +31,11 @@ from flowkit import (
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
-    RunSuspended,
     SQLiteStore,
     StartEvent,
     StopEvent,
     Workflow,
+    open_runtime,
     step,
 )
 from flowkit.examples._terminal import parser_of, read_line, read_options, run_program, say
@@ -140,30 +140,29 @@ async def settle(flow: Approval, store: SQLiteStore, claim: str, start: Claim | 
     if start is None and store.info(claim) is None:
         print(f"there is no claim {claim} yet: say what for, and how much", file=sys.stderr)
         return 2
-    try:
-        async with flow.run(store=store, run_id=claim, start_event=start) as handler:
-            async for event in handler.stream_events():
-                if isinstance(event, Question):
-                    if later:
-                        break  # and leave the block: that suspends the run
-                    response = await answered(event)
-                    handler.send_event(Answer(who=event.who, topic=event.topic, response=response))
+    async with open_runtime(store=store, workflows=[flow]) as runtime:
+        handler = await runtime.run(flow, run_id=claim, start_event=start)
+        async for event in handler.stream_events():
+            if isinstance(event, Question):
+                response = None if later else await answered(event)
+                if response is None:
+                    say(f"{claim} waits for an answer: give the same command, today or tomorrow")
+                    return 3
+                # When this returns, the answer is on disk.
+                await runtime.send_event(claim, Answer(who=event.who, topic=event.topic, response=response))
         settled: Settled = await handler
-    except (EOFError, RunSuspended):
-        say(f"{claim} waits for an answer: give the same command, today or tomorrow")
-        return 3
     say("\n".join(("declined", *settled.objections)) if settled.objections else "paid")
     return 1 if settled.objections else 0
 
 
-async def answered(question: Question) -> str:
-    """What somebody types, once it is an answer."""
-    while True:
-        line = await read_line(f"[{question.who}] {question.text} ({question.topic}) ")
+async def answered(question: Question) -> str | None:
+    """What somebody types, once it is an answer; ``None`` at the end of the input."""
+    while (line := await read_line(f"[{question.who}] {question.text} ({question.topic}) ")) is not None:
         if question.topic == "reason" and line:
             return line
         if question.topic != "reason" and line.lower() in ("y", "yes", "n", "no"):
             return "yes" if line.lower().startswith("y") else "no"
+    return None
 
 
 def euros(text: str) -> float:
