@@ -100,7 +100,7 @@ def _timeline(rows: Sequence[tuple[Row, str, list[str]]]) -> list[str]:
         mark = "⇄" if row.instead_of is not None else " "
         first, *more = textwrap.wrap("; ".join(did), 60) or [""]
         shown_rows.append(f"  {row.time:<8g} {mark} {name:<16.16}  {row.place:<{width}}  {first}")
-        shown_rows += [f"{'':31}{'':{width}}{line}" for line in more]
+        shown_rows += [f"{'':33}{'':{width}}{line}" for line in more]
     if len(shown_rows) > LONGEST:
         left_out = len(shown_rows) - LONGEST
         shown_rows = [*shown_rows[: LONGEST // 2], f"  … {left_out} lines …", *shown_rows[-LONGEST // 2 :]]
