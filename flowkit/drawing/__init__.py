@@ -63,8 +63,8 @@ def draw_all_possible_flows(
 def draw_most_recent_execution(workflow: Workflow, filename: str | Path = "workflow_recent_execution.html") -> None:
     """Draw the run that a workflow instance began last, as it went: time runs to the right.
 
-    Every instance remembers its most recent run, and of that the last 2,000 facts and starts of steps (a run of about
-    1,000 events); where older ones are gone the drawing says so. Runs nested in its steps are drawn with it, and share
+    Every instance remembers its most recent run, and of that the last 1,000 facts and starts of steps (a run of about
+    500 events); where older ones are gone the drawing says so. Runs nested in its steps are drawn with it, and share
     that bound. A run with a store can be drawn whole: ``to_html(await runtime.history(run_id))``.
 
     Args:

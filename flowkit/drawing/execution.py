@@ -130,7 +130,7 @@ class Execution:
         """The execution of a run: of a handle, of a workflow's most recent run, or of a stored run's ``await
         runtime.history(…)``.
 
-        A workflow instance remembers the run that it began last, and of that the last 2,000 facts and starts of
+        A workflow instance remembers the run that it began last, and of that the last 1,000 facts and starts of
         steps (`flowkit.recent.KEPT`). What there is of a nested run in a history is the step that it ran in.
 
         Raises:
