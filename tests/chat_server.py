@@ -3,6 +3,7 @@
 It runs in a thread of its own, so that whatever talks to it may have, or be, an event loop.
 """
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -114,18 +115,23 @@ class ChatServer:
 
     async def _answer(self, client: SocketStream) -> None:
         async with client:
-            received = BufferedByteReceiveStream(client)
-            head = (await received.receive_until(b"\r\n\r\n", 10_000)).decode()
-            [length] = [line.split(":")[1] for line in head.splitlines() if line.lower().startswith("content-length")]
-            self.requests.append((head, json.loads(await received.receive_exactly(int(length)))))
-            for part in self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]:
-                if part == HANG:
-                    try:
-                        await client.receive()
-                    except (anyio.EndOfStream, anyio.BrokenResourceError):
-                        self.hung_up += 1
-                    return
+            # A client may hang up wherever it likes.
+            with contextlib.suppress(anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+                await self._reply(client)
+
+    async def _reply(self, client: SocketStream) -> None:
+        received = BufferedByteReceiveStream(client)
+        head = (await received.receive_until(b"\r\n\r\n", 10_000)).decode()
+        [length] = [line.split(":")[1] for line in head.splitlines() if line.lower().startswith("content-length")]
+        self.requests.append((head, json.loads(await received.receive_exactly(int(length)))))
+        for part in self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]:
+            if part != HANG:
                 await client.send(part)
+                continue
+            try:
+                await client.receive()
+            finally:
+                self.hung_up += 1
 
 
 @asynccontextmanager

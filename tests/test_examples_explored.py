@@ -7,7 +7,7 @@ import pytest
 
 from flowkit import Event, StartEvent, Workflow, testing
 from flowkit.examples import approval, joke, react_agent, text_to_sql
-from flowkit.examples._model import Scripted
+from flowkit.examples._model import Reply, Scripted
 
 BUDGET = 40
 """Runs of each search: the first deviations from the plainest schedule."""
@@ -28,8 +28,8 @@ def approved(question: Any) -> Event:
     return approval.Answer(who=question.who, topic=question.topic, response="yes")
 
 
-def all_wrong(messages: Any) -> Any:
-    return text_to_sql.Reply("SELECT missing")
+def all_wrong(messages: Any) -> Reply:
+    return Reply("SELECT missing")
 
 
 FLOWS: dict[str, tuple[Callable[[], Workflow], StartEvent, Any]] = {

@@ -4,7 +4,11 @@ What talks to an endpoint runs on the real clock: a socket doesn't hold virtual 
 """
 
 import importlib
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +18,7 @@ import anyio
 import pytest
 from chat_server import HANG, HEAD, ChatServer, calls, delta, event, refuses, says, serving
 
-from flowkit.examples import _chat, joke, react_agent, text_to_sql
+from flowkit.examples import _chat, _shop, joke, react_agent, text_to_sql
 from flowkit.examples._model import Message, Remote, Reply, Scripted, ToolCall
 from flowkit.testing.virtual_time import run_virtual
 
@@ -242,6 +246,29 @@ def test_an_agent_whose_model_never_stops(server: ChatServer, run: Program) -> N
     assert len(server.requests) == 3
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+@pytest.mark.parametrize("reply", [(*says("Let me see")[:-3], HANG), refuses(429, Retry_After="60")])
+def test_ctrl_c_leaves_nothing_behind(server: ChatServer, anyio_backend_name: str, reply: Any) -> None:
+    server.replies = [says("I"), reply]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowkit.examples.joke", "--backend", anyio_backend_name],
+        env={**os.environ, "OPENAI_BASE_URL": server.endpoint.base_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        shown = ""
+        while not shown.endswith("critique: Let me see" if HANG in reply else "critique: "):
+            piece = process.stdout.read(1)
+            assert piece, shown
+            shown += piece
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "\nstopped\n")
+
+
 # ------------------------------------------------------------------------------------------------------------ the agent
 
 
@@ -340,7 +367,7 @@ def test_nothing_but_reading_is_let_through(shop: Path, in_file: bool, sql: str,
     ],
 )
 async def test_what_is_no_query_ends_in_a_line(sql: str, error: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_to_sql, "MOST_INSTRUCTIONS", 100_000)
+    monkeypatch.setattr(_shop, "MOST_INSTRUCTIONS", 100_000)
     assert error in (await queried(sql)).failure.removeprefix("no query worked; the last error: ")
 
 

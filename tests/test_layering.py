@@ -137,6 +137,8 @@ LAYERS = {
         examples._search
         examples._model
         examples._terminal
+        examples._rivers
+        examples._shop
         examples.ask_folder
         examples.joke
         examples.approval

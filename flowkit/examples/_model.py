@@ -30,7 +30,7 @@ Message = dict[str, Any]
 """As the endpoint takes it: ``role`` and ``content``, and what comes with tools. Never changed after it was sent."""
 
 PATIENCE = 30.0
-"""Seconds between two pieces of a reply: a slow model thinks for some 10 before its first word."""
+"""Seconds between two pieces of a reply, and before the first: a model that reasons is silent for a while."""
 
 
 @attrs.frozen

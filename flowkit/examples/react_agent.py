@@ -8,9 +8,9 @@ usage; 130: stopped by Ctrl-C.
 
 How it works (S. Yao et al., "ReAct: Synergizing Reasoning and Acting in Language Models", 2022)::
 
-                        ┌─ Act ── act ── Observed ─┐
-    Ask ── begin ── Turn ── think ── Act ── act ── Observed ── observe ── Turn, again
-                        └─ Answer
+    Ask ── begin ── Turn ── think ─┬─ Act ── act ── Observed ─┬─ observe ── Turn, and so on
+                                   ├─ Act ── act ── Observed ─┘
+                                   └─ Answer
 
 - `think` returns a list, so the tools of a turn work side by side, in threads; `observe` runs when the last is done.
 - What a tool can't do goes to the model as an observation, not up as an error: it may know another way.
@@ -19,14 +19,14 @@ How it works (S. Yao et al., "ReAct: Synergizing Reasoning and Acting in Languag
   step's own event: a step that is started again, by a retry or after a crash, writes the same.
 """
 
-import ast
 import json
 import sys
 from collections.abc import Sequence
 
 from flowkit import Context, Event, StartEvent, StopEvent, Workflow, step
 from flowkit.examples._chat import RetryWhenAsked
-from flowkit.examples._model import Message, Model, Reply, Tool, ToolCall, model_of_environment
+from flowkit.examples._model import Message, Model, Tool, ToolCall, model_of_environment
+from flowkit.examples._rivers import QUESTION, calculate, river_length, script
 from flowkit.examples._terminal import parser_of, read_options, run_program, say
 
 INSTRUCTIONS = "Answer in a sentence. Think aloud, briefly, before you call a tool. Never guess what a tool can tell."
@@ -118,60 +118,6 @@ def called(tools: dict[str, Tool], call: ToolCall) -> str:
         return str(tools[call.name](**json.loads(call.arguments or "{}")))
     except Exception as error:  # noqa: BLE001 - the model wrote the arguments, so anything may come
         return f"error: {type(error).__name__}: {error}"
-
-
-# ---------------------------------------------------------------------------------------------------------------- tools
-
-RIVERS = {"amazon": 6400, "danube": 2850, "nile": 6650, "rhine": 1233}
-
-
-def river_length(river: str) -> str:
-    """The length of a river, in kilometres."""
-    return f"{RIVERS[river.lower()]} km"
-
-
-def calculate(expression: str) -> float:
-    """The value of an expression of numbers, + - * / and parentheses."""
-
-    def value(node: ast.AST) -> float:
-        match node:
-            case ast.Constant(value=int() | float() as number):
-                return float(number)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return value(left) + value(right)
-            case ast.BinOp(left=left, op=ast.Sub(), right=right):
-                return value(left) - value(right)
-            case ast.BinOp(left=left, op=ast.Mult(), right=right):
-                return value(left) * value(right)
-            case ast.BinOp(left=left, op=ast.Div(), right=right):
-                return value(left) / value(right)
-            case _:
-                raise ValueError(f"{ast.unparse(node)} is none")
-
-    return round(value(ast.parse(expression, mode="eval").body), 6)
-
-
-# -------------------------------------------------------------------------------------------------------------- program
-
-QUESTION = "By how many percent is the Nile longer than the Rhine?"
-
-
-def script(messages: Sequence[Message]) -> Reply:
-    """What is said offline."""
-    told = [message["content"] for message in messages if message["role"] == "tool"]
-    if messages[1]["content"] != QUESTION:
-        return Reply(f"I am a script and know one question: {QUESTION}")
-    match told:
-        case []:
-            calls = [ToolCall(name, "river_length", json.dumps({"river": name})) for name in ("Nile", "Rhine")]
-            return Reply("I need both lengths.", tuple(calls))
-        case [nile, rhine]:
-            expression = f"({nile.split()[0]} / {rhine.split()[0]} - 1) * 100"
-            return Reply("Now the difference.", (ToolCall("sum", "calculate", json.dumps({"expression": expression})),))
-        case _:
-            return Reply(f"The Nile is {float(told[-1]):.0f} percent longer than the Rhine.")
 
 
 async def answer(flow: ReActAgent, question: str) -> int:

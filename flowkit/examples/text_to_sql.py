@@ -20,26 +20,16 @@ How it works::
 import re
 import sqlite3
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 from flowkit import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
 from flowkit.examples._chat import RetryWhenAsked
-from flowkit.examples._model import Message, Model, Reply, model_of_environment
+from flowkit.examples._model import Message, Model, model_of_environment
+from flowkit.examples._shop import MOST_ROWS, QUESTION, open_database, script
 from flowkit.examples._terminal import parser_of, read_options, run_program, say
-
-MOST_ROWS, MOST_INSTRUCTIONS = 50, 20_000_000
-"""Of one query. SQLite does some 50 million instructions a second."""
-
-SHOP = """
-CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, city TEXT NOT NULL);
-CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES customer, day TEXT, euros REAL);
-INSERT INTO customer VALUES (1, 'Ada', 'Ghent'), (2, 'Bob', 'Turin'), (3, 'Cleo', 'Ghent');
-INSERT INTO orders VALUES (1, 1, '2026-01-03', 20.5), (2, 1, '2026-02-10', 99), (3, 2, '2026-02-11', 15);
-INSERT INTO orders VALUES (4, 3, '2026-03-01', 8);
-"""
 
 
 class Ask(StartEvent):
@@ -79,24 +69,11 @@ class Rows(StopEvent):
     failure: str = ""
 
 
-@contextmanager
-def open_database(ev: Ask) -> Generator[sqlite3.Connection]:
-    """The database, to be read and nothing else; from any thread, one at a time."""
-    uri = ":memory:" if ev.database is None else f"{ev.database.resolve().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as database:
-        if ev.database is None:
-            database.executescript(SHOP)
-        database.set_authorizer(only_reading)
-        database.set_progress_handler(lambda: 1, MOST_INSTRUCTIONS)
-        yield database
+def database_of(ev: Ask) -> AbstractContextManager[sqlite3.Connection]:
+    return open_database(ev.database)
 
 
-def only_reading(action: int, first: str | None, second: str | None, *_: object) -> int:
-    reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-    return sqlite3.SQLITE_OK if action in reads and second != "load_extension" else sqlite3.SQLITE_DENY
-
-
-Database = Annotated[sqlite3.Connection, Resource(open_database)]
+Database = Annotated[sqlite3.Connection, Resource(database_of)]
 
 
 class TextToSql(Workflow):
@@ -151,24 +128,6 @@ class TextToSql(Workflow):
         critique = await self.model.reply(messages, lambda piece: None)
         again: Message = {"role": "user", "content": "Write it anew."}
         return Try((*messages, critique.as_message(), again), ev.attempt.number + 1)
-
-
-# -------------------------------------------------------------------------------------------------------------- program
-
-QUESTION = "Which customer spent the most?"
-
-
-def script(messages: Sequence[Message]) -> Reply:
-    """What is said offline: a wrong column at first."""
-    if messages[1]["content"] != QUESTION:
-        return Reply(f"```sql\nSELECT 'I am a script and know one question: {QUESTION}' AS answer\n```")
-    if messages[-1]["content"].startswith("SQLite says"):
-        return Reply("The column is called euros.")
-    amount = "amount" if len(messages) == 2 else "euros"
-    return Reply(
-        f"```sql\nSELECT name, sum({amount}) AS spent FROM orders JOIN customer ON customer.id = customer_id\n"
-        "GROUP BY customer_id ORDER BY spent DESC LIMIT 1\n```"
-    )
 
 
 async def answer(flow: TextToSql, start: Ask) -> int:
