@@ -496,11 +496,11 @@ def test_no_two_places_have_the_same_seal(first: str, second: str, positions: tu
     ("kind", "fields"),
     [
         (Invocation, "number lane event scope place status attempt since sent at_sent batches at_batch waiting"),
-        (Waiting, "opened open answers to_answer unseen"),
+        (Waiting, "opened open answers to_answer unseen places"),
         (Timer, "at invocation waiter"),
         (Held, "event sender target scope place published"),
         (Wait, "order invocation waiter event_type requirements timer"),
-        (Waits, "open kept"),
+        (Waits, "open kept latest"),
         (Kept, "event sender"),
         (Buffer, "step expected need queues lacking added"),
         (Joins, "scopes last"),
