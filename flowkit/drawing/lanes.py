@@ -17,6 +17,7 @@ __all__ = ["MOST_LANES", "Bar", "Lanes", "Link", "Row", "Sign", "lanes_of"]
 MOST_LANES = 64
 """Of one step. What is more at once is drawn on the last of them."""
 Path = tuple[str, ...]
+UNKNOWN = "(a step that is not remembered)"
 What = Literal["returned", "failed", "retried", "cut", "running", "waiting", "pause"]
 
 
@@ -124,6 +125,7 @@ def _collect(execution: Execution, above: Path, runs: list[_Run], order: list[tu
 def _rows(several: list[Execution], path: Path, depth: int, order: list[tuple[Path, int, bool]]) -> None:
     children = _children(several, path)
     known = [attempt.step for one in several for attempt in one.attempts]
+    known += [child[-2] for child in children]
     for step in dict.fromkeys([*(step for one in several for step in one.steps), *known]):
         order.append(((*path, step), depth, True))
         for child, group in children.items():
@@ -142,7 +144,7 @@ def _children(several: list[Execution], path: Path) -> dict[Path, list[Execution
 
 
 def _place_of(outer: Execution, path: Path, invocation: int, inner: Execution) -> Path:
-    step = outer.step_of(invocation) or (outer.steps[0] if outer.steps else "?")
+    step = outer.step_of(invocation) or UNKNOWN
     return (*path, step, f"▣ {inner.workflow}")
 
 
