@@ -1,4 +1,6 @@
-"""``pytest --flowkit-replay=TOKEN``: the one run of a report again, in its own test, with pytest's fixtures."""
+"""Explored tests under pytest: their fixtures and marks, the options, and ``--flowkit-replay``: the one run of a report
+again, in its own test.
+"""
 
 import os
 import warnings
@@ -260,3 +262,110 @@ def test_what_the_harness_does_is_in_no_traceback(session: Session, way: str, st
     assert "OutsideWorld: a simulated run opened a connection" in text
     assert "flowkit/testing" not in text
     assert text.count("test_it.py:") <= 4
+
+
+# --------------------------------------------------------------------------------------------------- tests like others
+
+
+def test_fixtures_parameters_and_marks(session: Session) -> None:
+    session.has("""
+    @pytest.fixture
+    def bank():
+        print("open a bank")
+        yield "bank"
+        print("close a bank")
+
+    @pytest.fixture(params=["b", "a"])
+    def name(request):
+        return request.param
+
+    @testing.explore(Shop, budget=5)
+    def test_fixtures(run, bank, start, tmp_path, *, name):
+        assert bank == "bank" and tmp_path.exists() and start.amount == 3 and name in "ab"
+
+    @pytest.mark.parametrize(("total", "more"), [pytest.param(6, 1, id="six"), (7, 2)])
+    @testing.explore(Shop, budget=1)
+    def test_parametrized(run, total, more):
+        assert run.result == total
+
+    @pytest.mark.xfail(raises=testing.Counterexample, strict=True)
+    @testing.explore(Shop, budget=50)
+    def test_failing(run):
+        assert run.result == 6
+
+    @pytest.mark.skip
+    @testing.explore(Shop, budget=50)
+    def test_skipped(run):
+        assert False
+
+    class TestInAClass:
+        total = 6
+
+        @testing.explore(Shop, budget=1)
+        def test_method(self, run):
+            assert isinstance(self, TestInAClass) and run.result == self.total
+
+        @pytest.mark.parametrize("total", [6])
+        @testing.explore(Shop, budget=1)
+        def test_with_start(self, start, run, total):
+            assert run.result == total == 2 * start.amount
+
+    @pytest.mark.usefixtures("bank")
+    @testing.explore(Shop, budget=1)
+    def test_uses(run):
+        pass
+    """)
+    result = session.run("-v", "-s", passed=6, failed=1, xfailed=1, skipped=1)
+    text = result.stdout.str()
+    for name in ("test_fixtures[b]", "test_fixtures[a]", "test_parametrized[six]", "TestInAClass::test_with_start[6]"):
+        assert f"test_it.py::{name}" in text
+    assert "FAILED test_it.py::test_parametrized[7-2]" in text
+    assert text.count("open a bank") == text.count("close a bank") == 3
+
+
+def test_a_property_that_misses_a_fixture_is_pytest_s_error(session: Session) -> None:
+    session.has("""
+    @testing.explore(Shop, budget=5)
+    def test_it(run, bonk):
+        pass
+    """)
+    assert "fixture 'bonk' not found" in session.run(errors=1).stdout.str()
+
+
+def test_a_misuse_is_told_when_the_tests_are_collected(session: Session) -> None:
+    session.has("""
+    @testing.explore(Shop, budget=5)
+    async def test_it(run):
+        pass
+    """)
+    assert "explore() was put above test_it, which is async" in session.run(errors=1).stdout.str()
+
+
+def test_options_take_the_place_of_what_tests_say(session: Session) -> None:
+    session.has("""
+    @testing.explore(Shop, budget=50)
+    def test_it(run):
+        print("on", run.backend, run.scenario.policy)
+    """)
+
+    def runs(*options: str) -> list[str]:
+        printed = session.run("-s", *options, passed=1).outlines
+        return [line.partition("on ")[2] for line in printed if "on asyncio" in line or "on trio" in line]
+
+    assert len(runs()) == 50
+    assert runs("--flowkit-budget=3") == ["asyncio block", "asyncio block", "asyncio fifo"]
+    assert runs("--flowkit-budget=1", "--flowkit-backend=both") == ["asyncio block", "trio block"]
+    assert runs("--flowkit-bound=0", "--flowkit-backend=trio") == ["trio block", "trio block"]
+
+
+def test_a_failure_is_its_report_and_no_traceback(session: Session) -> None:
+    session.has("""
+    @testing.explore(Shop, budget=50)
+    def test_it(run):
+        assert run.result == 6
+    """)
+    text = session.run(failed=1).stdout.str()
+    assert "E   flowkit.testing.counterexample.Counterexample: Shop: property: AssertionError: assert 3 == 6" in text
+    assert "test_it.py:5 in test_it:  assert run.result == 6" in text
+    assert "exploring.py" not in text
+    assert "def test" not in text
