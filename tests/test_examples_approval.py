@@ -22,7 +22,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 MANAGER = "[manager] train, 1800.00 euros (yes or no) "
 FINANCE = "[finance] train, 1800.00 euros (yes or no) "
 WHY = "[manager] Why not? (reason) "
-WAITS = "ana-7 waits for an answer: give the same command, today or tomorrow\n"
+WAITS = "ana-7 waits for an answer: give its name alone, today or tomorrow\n"
 NEW = ("train", "1800")
 
 
@@ -112,7 +112,7 @@ def booked(tmp_path: Path) -> Callable[[], list[str]]:
     """The amounts that were paid."""
 
     def booked() -> list[str]:
-        ledger = tmp_path / "claims.ledger"
+        ledger = tmp_path / "claims.db.ledger"
         return [line.split("\t")[1] for line in ledger.read_text().splitlines()] if ledger.exists() else []
 
     return booked
@@ -163,7 +163,32 @@ def test_a_reason_is_asked_for_tomorrow(piped: Piped) -> None:
 
 
 def test_a_claim_that_is_not_there(piped: Piped, tmp_path: Path) -> None:
-    assert piped() == (2, "", "there is no claim ana-7 yet: say what for, and how much\n")
+    assert piped() == (2, "", "there is no claim ana-7 yet: give more than its name alone\n")
+
+
+def test_a_claim_that_is_there_already(piped: Piped) -> None:
+    piped(*NEW, "--later")
+    assert piped("bus", "20") == (2, "", "there is a claim ana-7 already: give its name alone\n")
+    assert piped("--later") == (3, WAITS, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("", *NEW), "got run_id='': give a name"),
+        (("a", *NEW, "--store", ""), "this is a folder: name a file in it"),
+        (("a", *NEW, "--store", "missing/claims.db"), "create it first"),
+    ],
+)
+def test_what_cannot_be_kept(
+    arguments: tuple[str, ...], problem: str, tmp_path: Path, anyio_backend_name: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert approval.main([*arguments, "--backend", anyio_backend_name]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err[:9]) == ("", "\nfailed: ")
+    assert problem in err and len(err.splitlines()) == 2
 
 
 def test_a_store_that_is_none(piped: Piped, tmp_path: Path) -> None:
@@ -175,7 +200,7 @@ def test_a_store_that_is_none(piped: Piped, tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_cannot_be_written(piped: Piped, tmp_path: Path, booked: Booked) -> None:
-    (tmp_path / "claims.ledger").mkdir()
+    (tmp_path / "claims.db.ledger").mkdir()
     code, out, err = piped("pencil", "2.5")
     assert (code, out) == (1, "")
     assert err.startswith("\nfailed: [Errno ")

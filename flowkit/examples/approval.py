@@ -4,7 +4,7 @@
     python -m flowkit.examples.approval ana-7          # goes on with it, in another process
 
 A claim's run is kept in the store under the claim's name: Ctrl-C, the end of the input, ``kill -9`` and ``--later``
-lose no answer that was given, and the same command goes on. Exit code 0: paid; 1: declined, or it failed; 2: wrong
+lose no answer that was given, and its name alone goes on with it. Exit code 0: paid; 1: declined, or it failed; 2: wrong
 usage; 3: it waits for an answer; 130: stopped by Ctrl-C.
 
 How it works::
@@ -137,8 +137,12 @@ class Approval(Workflow):
 
 async def settle(flow: Approval, store: SQLiteStore, claim: str, start: Claim | None, later: bool) -> int:
     """Run it, and have its questions answered."""
-    if start is None and store.info(claim) is None:
-        print(f"there is no claim {claim} yet: say what for, and how much", file=sys.stderr)
+    known = store.info(claim) is not None
+    if known == (start is not None):
+        problem = (
+            f"there is a claim {claim} already: give" if known else f"there is no claim {claim} yet: give more than"
+        )
+        print(f"{problem} its name alone", file=sys.stderr)
         return 2
     async with open_runtime(store=store, workflows=[flow]) as runtime:
         handler = await runtime.run(flow, run_id=claim, start_event=start)
@@ -146,7 +150,7 @@ async def settle(flow: Approval, store: SQLiteStore, claim: str, start: Claim | 
             if isinstance(event, Question):
                 response = None if later else await answered(event)
                 if response is None:
-                    say(f"{claim} waits for an answer: give the same command, today or tomorrow")
+                    say(f"{claim} waits for an answer: give its name alone, today or tomorrow")
                     return 3
                 # When this returns, the answer is on disk.
                 await runtime.send_event(claim, Answer(who=event.who, topic=event.topic, response=response))
@@ -184,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.purpose is not None and options.amount is None:
         parser.error("a claim has a purpose and an amount")
     start = None if options.purpose is None else Claim(options.purpose, options.amount)
-    flow = Approval(Ledger(options.store.with_suffix(".ledger")))
+    flow = Approval(Ledger(Path(f"{options.store}.ledger")))
     store = SQLiteStore(options.store)
     return run_program(settle, flow, store, options.claim, start, options.later, backend=options.backend)
 
