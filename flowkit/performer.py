@@ -67,7 +67,7 @@ from flowkit.facts import (
 )
 from flowkit.machine import Machine
 from flowkit.plain_call import PlainCall
-from flowkit.recent import Recent, noted, nothing
+from flowkit.recent import CLEANED, Recent, noted, nothing
 from flowkit.resource_pool import Needs, Pool, resources_for
 from flowkit.state import State, StateBehind
 from flowkit.stations import BURST, Cell, Committed, Log, Owner, Station
@@ -187,7 +187,7 @@ class Performer(ABC):
         if self._log is not None:
             return self._record(self._log, fact)
         commands = self.machine.receive(fact)
-        if type(fact) is StepReturned:
+        if type(fact) not in CLEANED:
             self.note(fact)
         elif (entry := noted(fact)) is not None:
             self.note(entry)

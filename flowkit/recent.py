@@ -20,7 +20,7 @@ from flowkit.events import StepFailedEvent
 from flowkit.facts import AnswerWait, Fact, RunFailed, StartStep, StateWritten, StepRaised
 from flowkit.plan import Plan
 
-__all__ = ["KEPT", "Ended", "Entry", "Inner", "NotedError", "Recent", "note_nested", "noted", "nothing"]
+__all__ = ["CLEANED", "KEPT", "Ended", "Entry", "Inner", "NotedError", "Recent", "note_nested", "noted", "nothing"]
 
 KEPT = 1_000
 """Entries: a run of some 500 events, in about 150 KB. That they are few keeps this cheap: what is noted next takes the
@@ -78,10 +78,13 @@ class Recent:
     __slots__ = ("_run", "entries", "plan", "run_id")
 
     def __init__(self, run: Any, run_id: str, plan: Plan) -> None:
-        self.run_id, self.plan = run_id, plan
-        self.entries: deque[Entry] = deque(maxlen=KEPT)
+        self.run_id = run_id
+        self.plan = plan
+        entries: deque[Entry] = deque((), KEPT)
+        self.entries = entries
         self._run = weakref.ref(run)
-        run.recent, run.note = self, _clean(plan, self.entries.append)
+        run.recent = self
+        run.note = entries.append if not plan.catchers else _clean(plan, entries.append)
 
     def forget(self) -> None:
         """A later run has begun: this one remembers no more."""
@@ -103,8 +106,12 @@ def note_nested(run: Any, parent: Any, invocation: int, run_id: str, plan: Plan)
     run.note = _clean(plan, note)
 
 
+CLEANED = frozenset({RunFailed, StateWritten, StepRaised})
+"""The facts that aren't remembered as they are."""
+
+
 def noted(fact: Fact) -> Fact | None:
-    """A fact as it is remembered."""
+    """A fact as it is remembered; ``None`` where it isn't."""
     match fact:
         case StateWritten():
             return None
