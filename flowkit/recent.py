@@ -80,7 +80,7 @@ class Recent:
     def __init__(self, run: Any, run_id: str, plan: Plan) -> None:
         self.run_id = run_id
         self.plan = plan
-        entries: deque[Entry] = deque((), KEPT)
+        entries: deque[Entry] = deque(maxlen=KEPT)
         self.entries = entries
         self._run = weakref.ref(run)
         run.recent = self
