@@ -4,8 +4,8 @@
     python -m flowkit.examples.approval ana-7          # goes on with it, in another process
 
 A claim's run is kept in the store under the claim's name: Ctrl-C, the end of the input, ``kill -9`` and ``--later``
-lose no answer that was given, and its name alone goes on with it. Exit code 0: paid; 1: declined, or it failed; 2: wrong
-usage; 3: it waits for an answer; 130: stopped by Ctrl-C.
+lose no answer that was given, and its name alone goes on with it. Exit code 0: paid; 1: declined, or it failed;
+2: wrong usage; 3: it waits for an answer; 130: stopped by Ctrl-C.
 
 How it works::
 
