@@ -362,8 +362,11 @@ class _Watchman:
             beat = (self.beat, -1 if scheduler is None else scheduler.steps)
             if beat != seen or scheduler is None:
                 seen, since = beat, now
-            elif now - since >= PATIENCE and self.place is None:
+            elif now - since >= PATIENCE:
+                since = now
                 frame = _frames().get(threading.main_thread().ident or 0)
+                if frame is not None and frame.f_code is _by_turns.__code__:
+                    continue  # it waits for a plain step, and will tell itself where that is
                 self.place = "" if frame is None else line_of(frame)
                 _interrupt()
 
@@ -397,9 +400,12 @@ def watched() -> Generator[Watching]:
         except KeyboardInterrupt:
             if watchman.place is None:
                 raise
-            raise Blocked(PATIENCE, "a step that the simulation ran", watchman.place or None) from None
         finally:
             watchman.scheduler = None
+        # Perhaps what it interrupted has made another error of that, or it was a crashed process, which nobody heeds.
+        place, watchman.place = watchman.place, None
+        if place is not None:
+            raise Blocked(PATIENCE, "a step that the simulation ran", place or None)
 
     try:
         yield watching
