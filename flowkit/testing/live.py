@@ -72,7 +72,7 @@ class LiveRun:
 
     def cancel(self) -> None:
         """Call ``cancel_run()``. Does nothing where the run has ended."""
-        self._was_cancelled = not self.is_done
+        self._was_cancelled = self._was_cancelled or not self.is_done
         self._do(lambda: self._known().cancel_run())
 
     def crash_and_resume(self, downtime: float = DOWNTIME) -> None:
@@ -89,14 +89,13 @@ class LiveRun:
         if self.is_done:
             return
         kernel = self._up()
-        self._world.dead = True
-        self._world.happened("crash", "between two instants")
+        self._world.die("between two instants")
         with self._simulated(), contextlib.suppress(TestingError):
             kernel.cancel()
             kernel.go_on()
         self._forget()
         kernel.close()
-        self._live(kernel.now + downtime)
+        self._live(self._world.died_at + downtime)
 
     # -------------------------------------------------------------------------------------------- what can be looked at
 

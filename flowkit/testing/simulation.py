@@ -254,7 +254,7 @@ class Simulation:
             verdict.problem = Problem("left-behind", _left(left, world))
         elif kernel.unhandled and not world.dead:
             verdict.problem = verdict.problem or Problem("unhandled", "; ".join(kernel.unhandled))
-        return kernel.now
+        return world.died_at if world.dead else kernel.now
 
     # ----------------------------------------------------------------------------------------------------- judgement
 

@@ -82,6 +82,8 @@ class World(outside.Outside):
         """How many times the store was written to."""
         self.lives = 0
         self.dead = False
+        self.died_at = 0.0
+        """When the latest process died."""
         self._crash_at: int | None = None
         self._cut: Callable[[], None] | None = None
         self._ids = 0
@@ -205,11 +207,16 @@ class World(outside.Outside):
             self.points.append(label)
             if number != self._crash_at:
                 return
-            self.dead = True
-            self.happened("crash", label)
+            self.die(label)
             assert self._cut is not None
             self._cut()
         raise ProcessDied(label)
+
+    def die(self, label: str) -> None:
+        """The process dies now. Whatever time its clean-ups take, in vain, is no time."""
+        assert self.kernel is not None
+        self.dead, self.died_at = True, self.kernel.now
+        self.happened("crash", label)
 
     def has_effect(self, what: Any) -> None:
         """What a step does outside happens now."""
