@@ -66,6 +66,10 @@ class Requests(Performer):
         self._chosen: list[int] | None = None  # of the events that a stepwise run holds back
 
     @abstractmethod
+    def is_torn(self) -> bool:
+        """Whether all of the run is being cancelled, and not just a scope in one of its steps; then it ends now."""
+
+    @abstractmethod
     def hand_down(self, event: Event) -> bool:
         """Give an event from outside to the nested run that wants it, where this one doesn't."""
 
@@ -219,7 +223,7 @@ class Requests(Performer):
             self.apply(WaitOpened(self._now(), invocation, waiter, event_type, requirements, timeout, question))
             await cell.woken.wait()
         except BaseException:
-            if self.machine.outcome is None:
+            if self.machine.outcome is None and not self.is_torn():
                 self.apply(WaitAbandoned(self._now(), invocation, waiter))
             raise
         finally:

@@ -63,6 +63,7 @@ class Run(Nesting):
     __slots__ = (
         "_began",
         "_done",
+        "_driver",
         "_unseen",
         "claimed",
         "deadline",
@@ -117,6 +118,7 @@ class Run(Nesting):
         self._unseen = False  # a step's events have not been handed out yet
         self._began: anyio.Event | None = None
         self._done: anyio.Event | None = None
+        self._driver: anyio.TaskInfo | None = None  # of a run with a store
 
     # ---------------------------------------------------------------------------------------------------- lifetime
 
@@ -137,8 +139,10 @@ class Run(Nesting):
         set; it raises nothing itself. Cancelling it cancels the run, waits for its clean-up, and is passed on.
         """
         try:
-            if self._log is not None and not await self._find(start):
-                start = None
+            if self._log is not None:
+                self._driver = anyio.get_current_task()
+                if not await self._find(start):
+                    start = None
             if self.turn is not None and not self.doomed:
                 if self._log is not None:
                     self._begin(start)  # so its start is stored before it has its turn
@@ -261,11 +265,23 @@ class Run(Nesting):
             with anyio.CancelScope(deadline=deadline):
                 await go(start)
         if self.machine.outcome is None:
-            now = self._clock()
-            if now >= limit:
-                self.expire()
-            elif now >= deadline:
-                self.cancel("the deadline of the scope it was started in has passed")
+            _ = self._is_late()
+
+    def _is_late(self) -> bool:
+        """Whether its time, or that of the scope it was started in, is over; then it ends now."""
+        if self._in_time() >= self.deadline + self._epoch:
+            self.cancel("the deadline of the scope it was started in has passed")
+        return self.machine.outcome is not None
+
+    def is_torn(self) -> bool:
+        if self._driver is None:
+            return False  # only a run with a store goes on from here, with the wait still open
+        group = self._task_group  # on asyncio its host waits in a shield once it has felt the cancellation
+        if not (self._driver.has_pending_cancellation() or (group is not None and group.cancel_scope.cancel_called)):
+            return False
+        if not self._is_late():
+            self._disowned()
+        return True
 
     def expire(self) -> None:
         self._limit = math.inf
