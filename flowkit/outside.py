@@ -25,6 +25,10 @@ class Outside:
         """Seconds since the epoch."""
         return time.time()
 
+    def stopwatch(self) -> float:
+        """Seconds since some moment: how long a call takes."""
+        return time.perf_counter()
+
     def new_id(self) -> str:
         """An id that no other run has: 128 random bits of this process, and a number. (A uuid4 each would cost a system
         call.)"""

@@ -22,14 +22,14 @@ synchronously. A commit that a thread is at is waited for, one that no thread ha
 """
 
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
+from flowkit import outside
 from flowkit.backend import Backend
 from flowkit.storage_errors import LeaseLost, StoreBusy, StoreError
 from flowkit.store import Store, Write
@@ -64,7 +64,9 @@ class Submitter(Protocol):
 class _Commit:
     """One commit: made once, by whichever thread begins it first."""
 
-    def __init__(self, store: Store, logs: Sequence[Submitter], writes: Sequence[Write]) -> None:
+    def __init__(
+        self, store: Store, logs: Sequence[Submitter], writes: Sequence[Write], stopwatch: Callable[[], float]
+    ) -> None:
         self.logs = logs
         self.seconds = 0.0
         self.stored: Sequence[bool] = ()
@@ -72,6 +74,7 @@ class _Commit:
         self.delivered = False
         self._store = store
         self._writes = writes
+        self._stopwatch = stopwatch
         self._begun = threading.Lock()
         self._over = threading.Lock()  # held until it is made; a threading.Event takes 4 µs to make
         self._over.acquire()
@@ -82,7 +85,7 @@ class _Commit:
         if not self._begun.acquire(blocking=False):
             with self._over:
                 return True
-        began = time.perf_counter()
+        began = self._stopwatch()
         try:
             self.stored = self._store.commit(self._writes, wait=wait)
         except StoreBusy as error:
@@ -92,7 +95,7 @@ class _Commit:
             self.error = error
         except Exception as error:  # noqa: BLE001 - each log in it is told
             self.error = error
-        self.seconds = time.perf_counter() - began
+        self.seconds = self._stopwatch() - began
         self._over.release()
         return True
 
@@ -103,6 +106,7 @@ class Writer:
     def __init__(self, store: Store, backend: Backend) -> None:
         self._store = store
         self._backend = backend
+        self._stopwatch = outside.current().stopwatch
         self._logs: list[Submitter] = []
         self._scheduled = False
         self._commit: _Commit | None = None  # the one a thread is at, or will be
@@ -167,7 +171,7 @@ class Writer:
         if not pairs:
             return None
         self._alone = pairs[0][0].run_id if len(pairs) == 1 else ""
-        return _Commit(self._store, [log for log, _ in pairs], [write for _, write in pairs])
+        return _Commit(self._store, [log for log, _ in pairs], [write for _, write in pairs], self._stopwatch)
 
     async def _work(self) -> None:
         """Commit in a worker thread until nothing is left to."""

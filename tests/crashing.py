@@ -269,7 +269,8 @@ class World:
                 if not self.point(f"after {type(command).__name__}"):
                     return
 
-        clock = SimpleNamespace(time=self.wall, new_id=outside.Outside().new_id, run_type=None)
+        real = outside.Outside()
+        clock = SimpleNamespace(time=self.wall, new_id=real.new_id, stopwatch=real.stopwatch, run_type=None)
         with (
             patch.object(Performer, "act", act_one_by_one),
             patch.object(outside, "current", lambda: clock),

@@ -5,7 +5,8 @@ as the loop: the loop stops until the thread has ended, or asks for something (`
 and the thread stops until it has its answer. So nothing depends on what the operating system does. Other tasks have
 their turn before the thread begins, before each thing it asks for, and after its end.
 
-**flowkit's own calls in threads** (to a store) never ask for anything, so they are made at once, in the loop's thread.
+**flowkit's own calls in threads** (to a store) never ask for anything, so they are made in the loop's thread: at once,
+or after as long as the simulated store takes.
 
 **While a simulation runs** (`installed`), the public functions by which code enters and leaves threads stand for this,
 in the simulation's thread and in those of its plain steps; all other threads get the real ones. ``time.sleep`` in a
@@ -35,6 +36,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 
+from flowkit import outside
 from flowkit.testing.places import line_of
 from flowkit.testing.problems import Blocked, OutsideWorld
 from flowkit.testing.scheduling import Scheduler
@@ -138,6 +140,10 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     await anyio.lowlevel.checkpoint()
     owner = getattr(_undone(function), "__self__", None)
     if type(owner).__module__.startswith("flowkit.") and not type(owner).__module__.startswith("flowkit.examples."):
+        slowness = getattr(outside.current(), "slowness", None)
+        if slowness is not None and (seconds := slowness(owner)):
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(seconds)
         result = function(*args)
     else:
         result = await _by_turns(_Job(partial(contextvars.copy_context().run, function, *args)))

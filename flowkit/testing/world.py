@@ -115,6 +115,9 @@ class World(outside.Outside):
     def time(self) -> float:
         return EPOCH + (0.0 if self.kernel is None else self.kernel.now)
 
+    def stopwatch(self) -> float:
+        return self.time()  # calls that don't wait take no time
+
     def new_id(self) -> str:
         self._ids += 1
         return f"simulated-{self._ids}"
@@ -183,6 +186,14 @@ class World(outside.Outside):
             self.happened("fault", fault)
         return fault
 
+    def slowness(self, owner: Any) -> float:
+        """How many virtual seconds a call of flowkit's own takes in its thread: a method of ``owner``. A slow store's
+        next commit does."""
+        if type(owner).__module__ != "flowkit.writer":
+            return 0.0
+        fault = self._faults.get((STORE, self.calls[STORE] + 1))
+        return fault.seconds if fault is not None and fault.kind == "slow" else 0.0
+
     def error(self, fault: Fault) -> Exception:
         """The error that a fault raises."""
         given = self._errors[fault.step][fault.error or 0]
@@ -250,14 +261,14 @@ def effect(*what: Any) -> None:
 class SimulatedStore(Store):
     """The store of one process: the world's content, while the process lives."""
 
-    inline = True
     lease = inf  # so no beat of it keeps time moving; the world ends it after a crash
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._content = world.content
         self._life = world.lives
-        self._commits = 0
+        # A store that is slow is written to from a thread, while the loop goes on (flowkit/writer.py).
+        self.inline = not any(fault.kind == "slow" for fault in world.scenario.faults)
 
     def _check(self) -> None:
         if self._world.dead or self._world.lives != self._life:
