@@ -269,7 +269,7 @@ class Session:
         except Stuck as stuck:
             if not world.dead:
                 raise AssertionError("deadlock\n" + "\n".join(f"  {task}" for task in stuck.tasks)) from None
-        except Exception:
+        except BaseException:
             if not world.dead:
                 raise
         finally:
