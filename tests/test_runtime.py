@@ -263,6 +263,20 @@ async def test_a_handle_that_is_dropped_leaves_the_run_alone(caplog: pytest.LogC
     assert told == []
 
 
+async def test_a_run_that_failed_before_and_is_only_looked_at_is_reported_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_runtime(store=store, workflows=[Broken()]) as runtime:
+        with pytest.raises(StepFailed):
+            await (await runtime.run("Broken", run_id="a"))
+        with the_logs_errors(caplog) as told:
+            handler = runtime.handler("a")
+            await anyio.sleep(1)
+            assert handler.is_done()
+            del handler
+        assert told == []
+
+
 async def test_awaiting_a_handler_can_be_cancelled_and_the_run_goes_on() -> None:
     async with open_runtime(store=MemoryStore(), workflows=[Slow()]) as runtime:
         handler = await runtime.run("Slow", run_id="a")
