@@ -11,6 +11,7 @@ import pytest
 
 from flowkit.testing.virtual_time import run_virtual
 
+pytest.importorskip("hypothesis")
 README = Path(__file__).parents[1] / "README.md"
 if not README.exists():
     pytest.skip("the tests of an installed package have no README", allow_module_level=True)

@@ -23,6 +23,7 @@ from flowkit.testing.settings import Budget
 from flowkit.testing.shrink import MOST, shrunk
 from flowkit.testing.simulation import Problem, Simulation
 
+pytest.importorskip("trio")
 each_backend = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 

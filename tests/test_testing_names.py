@@ -8,6 +8,9 @@ import pytest
 
 from flowkit import testing
 
+for needed in ("hypothesis", "trio"):
+    pytest.importorskip(needed)
+
 
 def test_no_part_has_the_name_of_what_is_offered() -> None:
     # Importing a part binds its name in the package: a function of the same name would be gone from there.
