@@ -86,7 +86,7 @@ class Fan(Workflow):
 class Wide(Fan):
     """About forty decisions."""
 
-    width = 8
+    width = 22
 
 
 def in_kernel(backend: Backend, main: Callable[[], Any]) -> Any:
