@@ -20,7 +20,7 @@ from flowkit.testing.run import Run
 from flowkit.testing.scenario import Scenario
 from flowkit.testing.scheduling import Deviating, Scheduler, Walk
 from flowkit.testing.simulated_run import SimulatedRun
-from flowkit.testing.simulation import DOWNTIME, RUN_ID, Problem, Simulation, Verdict
+from flowkit.testing.simulation import DOWNTIME, RUN_ID, Problem, Simulation, Verdict, amiss, waiting
 from flowkit.testing.threads import simulating
 from flowkit.testing.world import SimulatedStore, World
 from flowkit.workflow import share_records
@@ -58,6 +58,8 @@ class LiveRun:
             RunFinished: the run has ended.
             MisdirectedEvent: there is no step of that name, or it doesn't take this event.
         """
+        if self.is_done:
+            raise RunFinished(self._simulation.plan.name, f"send({type(event).__name__})")
         self._do(lambda: self._known().send_event(event, step, to=to))
 
     def advance(self, seconds: float) -> None:
@@ -72,7 +74,9 @@ class LiveRun:
 
     def cancel(self) -> None:
         """Call ``cancel_run()``. Does nothing where the run has ended."""
-        self._was_cancelled = self._was_cancelled or not self.is_done
+        if self.is_done:
+            return
+        self._was_cancelled = True
         self._do(lambda: self._known().cancel_run())
 
     def crash_and_resume(self, downtime: float = DOWNTIME) -> None:
@@ -161,6 +165,10 @@ class LiveRun:
             return None
         self._ended = True
         kernel = self._up()
+        if self._world.problem is not None:
+            self._forget()
+            kernel.close()
+            raise self._world.problem.with_traceback(None)
         if not self._known().is_done():
             self._was_cancelled = True
             with self._simulated():
@@ -169,20 +177,16 @@ class LiveRun:
         else:
             with self._simulated():
                 ended = kernel.go_on()
-        left = kernel.alive()
+        left = [*kernel.main_alive(), *kernel.alive()]
         self._forget()
         kernel.close()
         if self._world.problem is not None:
             raise self._world.problem.with_traceback(None)
         if not ended or left:
-            places = "\n".join(f"  {one}" for one in (*kernel.main_alive(), *left))
-            return Problem("left-behind", f"the run was cancelled, and left behind\n{places}")
+            return Problem("left-behind", waiting("the run was cancelled, and left behind", left, self._world))
         if kernel.unhandled:
             return Problem("unhandled", "; ".join(kernel.unhandled))
-        changed = self._world.sent.changed()
-        if changed:
-            return Problem("changed-event", f"{changed[0]!r} isn't what it was when it was sent")
-        return None
+        return amiss(self._world)
 
     @property
     def failure(self) -> BaseException | None:
@@ -237,9 +241,6 @@ class LiveRun:
                 raised.append(error)
 
         kernel = self._up()
-        if self._known().is_done():
-            action()
-            return
         with self._simulated():
             kernel.call(act)
         self._go_on(kernel.now)

@@ -38,7 +38,7 @@ from flowkit.testing.trace import TracingScheduler, plain_name
 from flowkit.testing.world import Errors, SimulatedStore, World
 from flowkit.workflow import Workflow, check_wiring, plan_of, share_records
 
-__all__ = ["Answer", "Flow", "Problem", "Simulation", "Verdict"]
+__all__ = ["Answer", "Flow", "Problem", "Simulation", "Verdict", "amiss", "waiting"]
 
 Flow = "type[Workflow] | Workflow | Callable[[], Workflow]"
 Answer = Callable[[Any], "Event | None"]
@@ -251,7 +251,7 @@ class Simulation:
         left = [] if world.dead or verdict.problem is not None else kernel.alive()
         kernel.close()
         if left:
-            verdict.problem = Problem("left-behind", _left(left, world))
+            verdict.problem = Problem("left-behind", waiting("the run has ended, and has left behind", left, world))
         elif kernel.unhandled and not world.dead:
             verdict.problem = verdict.problem or Problem("unhandled", "; ".join(kernel.unhandled))
         return world.died_at if world.dead else kernel.now
@@ -261,14 +261,9 @@ class Simulation:
     def _judged(self, verdict: Verdict) -> Problem | None:
         """What is wrong with a run, whatever it was to do."""
         world, run = verdict.world, verdict.run
-        changed = world.sent.changed()
-        if changed:
-            return Problem("changed-event", f"{shown(changed[0], 300)} isn't what it was when it was sent")
-        called = world.calls.total() - world.calls[STORE]
-        if called > world.attempts:
-            return Problem("doubled-event", f"{called} calls of steps were made, {world.attempts} were asked for")
-        if world.logged and not any(fault.kind == "full" for fault in run.scenario.faults):
-            return Problem("unhandled", "\n".join(world.logged))
+        problem = amiss(world)
+        if problem is not None:
+            return problem
         for warning in run.warnings:
             kind = "lost-event" if isinstance(warning, UnhandledEventWarning) else "warning"
             return Problem(kind, str(warning))
@@ -295,6 +290,19 @@ class Simulation:
         if verdict.run.cancelled and isinstance(error, _ENDED):
             return all(map(was_injected, error.others))
         return was_injected(error)
+
+
+def amiss(world: World) -> Problem | None:
+    """What is wrong in a world, however its run went."""
+    changed = world.sent.changed()
+    if changed:
+        return Problem("changed-event", f"{shown(changed[0], 300)} isn't what it was when it was sent")
+    called = world.calls.total() - world.calls[STORE]
+    if called > world.attempts:
+        return Problem("doubled-event", f"{called} calls of steps were made, {world.attempts} were asked for")
+    if world.logged and not any(fault.kind == "full" for fault in world.scenario.faults):
+        return Problem("unhandled", "\n".join(world.logged))
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -516,19 +524,15 @@ def start_of(kind: type[Event], given: Any, call: str) -> Event:
 
 def _deadlock(stuck: Stuck, world: World) -> str:
     head = f"nothing can ever happen any more: all tasks are blocked after {stuck.now:g} s, and no timer is set"
-    return "\n".join([head, *_told(stuck.tasks, world)])
+    return waiting(head, stuck.tasks, world)
 
 
-def _left(left: list[Alive], world: World) -> str:
-    return "\n".join(["the run has ended, and has left behind", *_told(left, world)])
-
-
-def _told(tasks: list[Alive], world: World) -> Iterator[str]:
+def waiting(head: str, tasks: list[Alive], world: World) -> str:
     """Who waits where: those that wait in the author's own lines, if there are any."""
     who = world.who()
     own = [one for one in tasks if not one.place.startswith("(")]
-    for one in own or tasks:
-        yield f"  {who.get(one.number, plain_name(one.name))} waits at {one.place}"
+    told = [f"  {who.get(one.number, plain_name(one.name))} waits at {one.place}" for one in own or tasks]
+    return "\n".join([head, *told])
 
 
 class _Mute(logging.Filter):

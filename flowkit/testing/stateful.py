@@ -24,11 +24,15 @@ TestApproval = Approval.TestCase
 """
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
+from flowkit.errors import WrongCall
+from flowkit.testing.exploring import check_choice
 from flowkit.testing.live import LiveRun
 from flowkit.testing.scenario import Backend
 from flowkit.testing.settings import defaults
@@ -60,17 +64,26 @@ class WorkflowMachine(RuleBasedStateMachine):
 
     __test__ = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "teardown" in cls.__dict__:  # else one that doesn't call this one would leave the simulation open
+            cls.teardown = _ending(cls.teardown)  # type: ignore[assignment, method-assign]
+
     def __init__(self) -> None:
         super().__init__()
+        kind = type(self)
+        if not hasattr(kind, "flow"):
+            raise WrongCall(kind.__name__, "has no workflow", "write flow = YourFlow in the class")
         chosen = defaults.backend
-        backend: Backend = type(self).backend if chosen is None or chosen == "both" else chosen
-        late = _is_strategy(self.start)
+        backend: Backend = kind.backend if chosen is None or chosen == "both" else chosen
+        check_choice(kind.__name__, "backend", backend, ("asyncio", "trio"))
+        late = _is_strategy(kind.start)
         self._simulation = Simulation(
-            type(self).__dict__.get("flow", type(self).flow),
-            None if late else self.start,
+            kind.flow,
+            None if late else kind.start,
             backend=backend,
-            stored=self.stored,
-            call=type(self).__name__,
+            stored=kind.stored,
+            call=kind.__name__,
             late=late,
         )
         self._stack = contextlib.ExitStack()
@@ -79,8 +92,18 @@ class WorkflowMachine(RuleBasedStateMachine):
 
     @property
     def sim(self) -> LiveRun:
-        """The live run."""
+        """The live run.
+
+        Raises:
+            WrongCall: in a rule under ``@initialize`` where the start event is drawn: it may not have been yet.
+        """
         if self._sim is None:
+            if self._simulation.is_drawn:
+                raise WrongCall(
+                    f"{type(self).__name__}.sim",
+                    "was asked for before its start event was drawn, in a rule under @initialize",
+                    "use it in rules and invariants, or give a start event that isn't drawn",
+                )
             self._sim = LiveRun(self._simulation)
         return self._sim
 
@@ -90,7 +113,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         if self._sim is not None:
             return
         simulation = self._simulation
-        start: Any = self.start
+        start: Any = type(self).start
         if _is_strategy(start):
             drawn = data.draw(start, label="start")
             simulation = simulation.with_start(start_of(simulation.plan.start_type, drawn, type(self).__name__))
@@ -106,13 +129,24 @@ class WorkflowMachine(RuleBasedStateMachine):
             raise AssertionError(f"the run has failed: {failure}") from failure
 
     def teardown(self) -> None:
-        """End the run. An override calls this one."""
+        """End the run. Where it is overridden, this comes afterwards."""
         try:
             problem = None if self._sim is None else self._sim.close()
         finally:
             self._stack.close()
         if problem is not None:
             raise AssertionError(f"{problem.kind}: {problem.text}")
+
+
+def _ending(teardown: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(teardown)
+    def end(self: WorkflowMachine) -> None:
+        try:
+            teardown(self)
+        finally:
+            WorkflowMachine.teardown(self)
+
+    return end
 
 
 def _is_strategy(start: Any) -> bool:
