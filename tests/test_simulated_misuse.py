@@ -326,6 +326,21 @@ def test_an_async_step_that_spins(backend: str) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
+def test_an_async_step_that_spins_where_ctrl_c_is_ignored(handler: Any) -> None:
+    async def spin(ctx: Context) -> None:
+        while True:
+            pass
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        advice(Blocked, testing.simulate, flow_of(spin))
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("impatient")
 @each_backend
 def test_a_thread_that_is_released_too_late_does_nothing_in_the_next_run(backend: str, held: Held) -> None:
     after: list[Any] = []

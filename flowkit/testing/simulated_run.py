@@ -33,7 +33,7 @@ class SimulatedRun(Run):
         noted = functools.partial(_noted, world, named["run_id"])
         super().__init__(*args, **{**named, "keep": chained(noted, named.get("keep"))})
         world.runs.append(self)
-        if self.parent is None:
+        if self.parent is None and world.top is None:
             world.top, world.timeout = self, self.timeout
 
     def forget(self) -> None:
@@ -47,12 +47,15 @@ class SimulatedRun(Run):
 
     def show(self, event: Event, origin: Origin | None) -> None:
         super().show(event, origin)
-        if self.parent is None:
+        if self is self._world.top:
             self._world.show(event)
 
     def _open(self, index: int) -> Station:
         station = super()._open(index)
-        station.function = _spoiled(self._world, station)
+        name = station.spec.name
+        station.function = _spoiled(
+            self._world, station, name if self is self._world.top else f"{self.workflow_name}.{name}"
+        )
         return station
 
     def idempotency_key(self, invocation: int) -> str:
@@ -86,9 +89,9 @@ def _noted(world: World, run_id: str, fact: Fact, commands: Sequence[Command]) -
             world.attempts += 1
 
 
-def _spoiled(world: World, station: Station) -> Callable[..., Any]:
-    """A step's function, with what goes wrong in it."""
-    function, name = station.function, station.spec.name
+def _spoiled(world: World, station: Station, name: str) -> Callable[..., Any]:
+    """A step's function, with what goes wrong in it; its calls are counted under this name."""
+    function = station.function
 
     def call(*args: Any, **named: Any) -> Any:
         fault = world.call(name)

@@ -361,6 +361,7 @@ class _Process:
                 await self._go(workflow)
                 if simulation.again and verdict.run.cancelled:
                     verdict.world.describe(verdict.run)
+                    verdict.world.top = None
                     verdict.again = Run(verdict.run.scenario, simulation.backend)
                     await self._take_part(verdict.again, workflow.run(start_event=simulation.start))
             finally:
@@ -383,6 +384,7 @@ class _Process:
         stored = simulation.stored or bool(scenario.crashes)
         for attempt in range(TRIES):
             kept: Any = {"store": SimulatedStore(verdict.world), "run_id": RUN_ID} if stored else {}
+            verdict.world.top = None
             handler = self._handler = workflow.run(start_event=simulation.start, **kept)
             with anyio.CancelScope() as self._scope:
                 await self._take_part(run, handler)

@@ -396,6 +396,9 @@ def watched() -> Generator[Watching]:
         yield lambda _: contextlib.nullcontext()
         return
     watchman = _Watchman()
+    before = signal.getsignal(signal.SIGINT)
+    if before in (signal.SIG_IGN, signal.SIG_DFL):  # as in what a shell has started in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @contextlib.contextmanager
     def watching(scheduler: Scheduler) -> Generator[None]:
@@ -417,3 +420,5 @@ def watched() -> Generator[Watching]:
         yield watching
     finally:
         watchman.close()
+        if before in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(signal.SIGINT, before)

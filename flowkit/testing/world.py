@@ -54,7 +54,7 @@ class World(outside.Outside):
         self.runs: list[Any] = []
         """Every run that was made, nested ones, too."""
         self.top: Any = None
-        """The latest run that isn't nested in another."""
+        """The process' run: not one that is nested in it, nor one that a step has started."""
         self.timeout: float | None = None
         """That run's."""
         self.problem: TestingError | None = None
@@ -170,6 +170,7 @@ class World(outside.Outside):
         for owner in self.content.owners():
             self.content.leave(owner)  # it is known that its process is gone
         self.kernel = kernel
+        self.top = None
         self.lives += 1
         self.dead = False
         self.points = []
