@@ -97,6 +97,7 @@ class Tenant:
             (scope, stopped), self._beating = self._beating, None
             scope.cancel()
             await stopped.wait()  # a beat that a thread is at would come after the end
+            await self.writer.rest()
             shared = _shared(self.store)
             if shared.get(self.backend.loop) is self:
                 del shared[self.backend.loop]

@@ -109,6 +109,8 @@ class Writer:
         self._stopwatch = outside.current().stopwatch
         self._logs: list[Submitter] = []
         self._scheduled = False
+        self._working: set[object] = set()  # a token for each task that commits in a thread
+        self._rested: anyio.Event | None = None  # set when there is none
         self._commit: _Commit | None = None  # the one a thread is at, or will be
         self._seconds = 0.0 if store.inline else None
         self._limiter: anyio.CapacityLimiter | None = None
@@ -158,7 +160,20 @@ class Writer:
             self._deliver(commit)
             return
         self._commit = commit
-        self._backend.supervise(self._work, "flowkit store", self._lost)
+        token = object()
+        self._working.add(token)
+        self._backend.supervise(partial(self._work, token), "flowkit store", partial(self._lost, token))
+
+    async def rest(self) -> None:
+        """Wait until no thread is at a commit, nor on its way to one that was taken back."""
+        while self._working:
+            self._rested = anyio.Event()
+            await self._rested.wait()
+
+    def _ended(self, token: object) -> None:
+        self._working.discard(token)
+        if self._rested is not None and not self._working:
+            self._rested.set()
 
     def _is_quick(self) -> bool:
         if self._store.inline is not None:
@@ -173,20 +188,24 @@ class Writer:
         self._alone = pairs[0][0].run_id if len(pairs) == 1 else ""
         return _Commit(self._store, [log for log, _ in pairs], [write for _, write in pairs], self._stopwatch)
 
-    async def _work(self) -> None:
+    async def _work(self, token: object) -> None:
         """Commit in a worker thread until nothing is left to."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(1)  # its own: plain steps may hold all of the common one
-        with anyio.CancelScope(shield=True):
-            while self._commit is not None:
-                commit = self._commit
-                await anyio.to_thread.run_sync(partial(commit.make, wait=True), limiter=self._limiter)
-                self._deliver(commit)
-                if self._commit is None:
-                    self._commit = self._next()
+        try:
+            with anyio.CancelScope(shield=True):
+                while self._commit is not None:
+                    commit = self._commit
+                    await anyio.to_thread.run_sync(partial(commit.make, wait=True), limiter=self._limiter)
+                    self._deliver(commit)
+                    if self._commit is None:
+                        self._commit = self._next()
+        finally:
+            self._ended(token)
 
-    def _lost(self) -> None:
+    def _lost(self, token: object) -> None:
         """The loop ends: whoever waits must know. (The thread may still be at it; what it stores is stored.)"""
+        self._ended(token)
         commit, self._commit = self._commit, None
         if commit is not None and not commit.delivered:
             commit.error = StoreError(

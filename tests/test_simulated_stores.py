@@ -487,6 +487,33 @@ def test_a_slow_store_takes_virtual_time(anyio_backend_name: Any) -> None:
             assert session.world.time() - testing.world.EPOCH == seconds  # type: ignore[attr-defined]
 
 
+def test_no_thread_of_a_store_outlives_its_last_run(anyio_backend_name: Any) -> None:
+    """Not even one that is on its way to a commit which was made without it."""
+
+    class Collecting(Workflow):
+        @step
+        async def collect(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.set("n", 1)
+            ctx.write_event_to_stream(Item(1))
+            await moments(ev.n)
+            assert ctx.collect_events(ev, [StartEvent]) is not None  # on disk when this returns
+            return StopEvent(result="done")
+
+    collecting = Collecting()
+
+    async def one(n: int) -> None:
+        assert await collecting.run(store=the_store(), run_id=f"run {n}", n=n) == "done"
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, 0)
+            group.start_soon(one, 1)
+
+    in_threads = Fault(STORE, 99, "slow", seconds=1.0)
+    found = explored(main, anyio_backend_name, budget=150, faults=[in_threads])
+    assert "1 sites under bound 1" in found.exhausted
+
+
 def test_how_long_commits_really_take_changes_no_schedule(
     anyio_backend_name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
