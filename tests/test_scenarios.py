@@ -1,4 +1,4 @@
-"""Random scenarios on real runs, on both backends under virtual time.
+"""Random scenarios on real runs, on both backends under virtual time: as they come, and in any order.
 
 Hypothesis draws a workflow, what its steps do, a way of owning its run, and what several tasks do to that run and when.
 Whatever it draws: nothing hangs, nothing is left behind, whatever was entered is left, no event is lost or doubled, and
@@ -39,6 +39,7 @@ from scenario_flows import (
     Waits,
     WaitsTogether,
 )
+from schedules import Session
 
 from flowkit import (
     Event,
@@ -52,6 +53,7 @@ from flowkit import (
     WorkflowTimeoutError,
 )
 from flowkit.errors import CleanupFailedWarning, RunFinished
+from flowkit.testing.scenario import Scenario as Schedule
 from flowkit.testing.virtual_time import run_virtual, virtual_backend
 
 EXAMPLES = int(os.environ.get("FLOWKIT_EXAMPLES", "40"))
@@ -359,6 +361,12 @@ class Stage:
             kinds[StepFailed] = True  # the child's stalling is the parent's step's failure
         return {kind for kind, may in kinds.items() if may}
 
+    def may_log(self, text: str) -> bool:
+        # A child fails for itself at the moment when whoever awaits it is cancelled.
+        unheard = not self.kinds or self.scenario.shape is Nested
+        expected = "nobody awaited" in text and (self.deserted or (unheard and self.may_fail()))
+        return expected or ("clean-up failed" in text and self.is_untidy())
+
     def may_warn(self) -> set[type]:
         scenario = self.scenario
         kinds = {
@@ -375,10 +383,7 @@ def _noticed(stage: Stage) -> Iterator[list[warnings.WarningMessage]]:
 
     class Logged(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # A child fails for itself at the moment when whoever awaits it is cancelled.
-            unheard = not stage.kinds or stage.scenario.shape is Nested
-            expected = "nobody awaited" in record.getMessage() and (stage.deserted or (unheard and stage.may_fail()))
-            expected = expected or ("clean-up failed" in record.getMessage() and stage.is_untidy())
+            expected = stage.may_log(record.getMessage())
             stage.book.check(expected, f"logged by {record.name}: {record.getMessage()} {record.exc_info}")
 
     logged, hook = Logged(logging.WARNING), sys.unraisablehook
@@ -405,6 +410,31 @@ def test_whatever_is_done_to_a_run_it_ends_cleanly(anyio_backend_name: str, scen
     for warning in warned:
         stage.book.check(warning.category in stage.may_warn(), f"{warning.category.__name__}: {warning.message}")
     assert not stage.book.faults, "\n".join(stage.book.faults)
+
+
+some_order = st.builds(
+    Schedule, policy=st.sampled_from(["walk", "pos", "fifo"]), seed=st.integers(0, 1_000_000)
+) | st.builds(
+    Schedule,
+    deviations=st.dictionaries(st.integers(0, 60), st.integers(1, 3), max_size=4).map(lambda each: tuple(each.items())),
+)
+
+
+def test_whatever_is_done_to_a_run_in_whatever_order_it_ends_cleanly(anyio_backend_name: Any) -> None:
+    session = Session(anyio.sleep_forever, anyio_backend_name)
+
+    @given(scenario=scenarios, order=some_order)
+    @settings(max_examples=2 * EXAMPLES, deadline=None)
+    def perform(scenario: Scenario, order: Schedule) -> None:
+        stage = Stage(scenario)
+        session.main, session.warns, session.logs = stage.perform, tuple(stage.may_warn()), stage.may_log
+        session.look(order)
+        stage.book.check(len(stage.outcomes) <= 1, f"awaiters heard {stage.outcomes}")
+        stage.book.check(stage.kinds <= stage.may_end(), f"it ended by {stage.outcomes}")
+        assert not stage.book.faults, "\n".join(stage.book.faults)
+
+    with session.opened():
+        perform()
 
 
 @given(scenario=scenarios)
