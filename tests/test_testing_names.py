@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import subprocess
+import sys
 from types import ModuleType
 
 import pytest
@@ -24,6 +26,22 @@ def test_each_name_is_there_once_all_parts_are_imported(name: str) -> None:
         importlib.import_module(f"flowkit.testing.{part}")
     assert not isinstance(getattr(testing, name), ModuleType)
     assert name in dir(testing)
+
+
+def test_without_the_extra_the_cure_is_told() -> None:
+    program = """
+import sys
+sys.modules["hypothesis"] = None
+from flowkit import testing
+try:
+    testing.simulate
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name}: {error}")
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True).stderr
+    assert told == (
+        'hypothesis: flowkit.testing.simulate needs hypothesis, which isn\'t installed: install "flowkit[testing]"\n'
+    )
 
 
 def test_a_name_that_is_not_offered_is_refused() -> None:

@@ -2,19 +2,20 @@
 
 Needs the extra ``testing``; each part is imported when it is first used. Where things live, innermost first:
 
-    places, problems                          where code stands; what the harness can"t do
+    places, problems                          where code stands; what the harness can't do
     scheduling, kernel, threads,              a simulated process: an event loop of asyncio or trio that is driven from
     asyncio_kernel, trio_kernel               outside, in virtual time, in an order that a scheduler decides
+    likeness                                  whether two values of two runs are alike
     scenario, run, counterexample             values: what decides a run, a finished run, a finding
     contents, world, simulated_run, trace,    one run in its world: what happens in it, crashes and goes wrong; its
     simulation, mishaps, token                free checks; its faults; a scenario as one word
-    search, shrink, report                    looking for a finding, making it small, telling it
-    exploring, oracles                        what authors call: explore, simulate, assert_…
-    live, stateful                            a run driven by hand, under Hypothesis" state machines
+    determinism, search, shrink, report       looking for a finding, making it small, telling it
+    properties, exploring, oracles            what authors call: explore, simulate, assert_…
+    live, stateful                            a run driven by hand, under Hypothesis' state machines
     strategies and what it is made of         testing.events: events drawn from their types
-    virtual_time and what it is made of       virtual time and leak checks for tests of one"s own
+    virtual_time and what it is made of       virtual time and leak checks for tests of one's own
     store_cases, store_check                  the conformance suite for stores
-    settings, plugin                          what a whole test run asks for; pytest"s options and fixtures
+    settings, plugin                          what a whole test run asks for; pytest's options and fixtures
 
 To understand the simulation, read scheduling.py, kernel.py and simulation.py, then search.py.
 """
@@ -96,7 +97,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(f"flowkit.testing.{_LATER[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"flowkit.testing.{_LATER[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("hypothesis", "pytest", "trio"):
+            error.msg = f'flowkit.testing.{name} needs {error.name}, which isn\'t installed: install "flowkit[testing]"'
+        raise
     globals()[name] = value
     return value
 
