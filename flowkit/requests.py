@@ -266,16 +266,21 @@ class Requests(Performer):
             return key
         entry = self.machine.invocations.get(invocation)
         if entry is None:
-            raise too_late("idempotency_key")
+            raise self._gone("idempotency_key")
         key = f"{self.run_id}/{entry.lane.spec.name}/{invocation}"
         return key if self._log is None else key + self._log.mark(entry.event)
+
+    def _gone(self, call: str) -> WorkflowRuntimeError:
+        """Why nothing is known of an invocation: its run has ended around a step that still cleans up, or runs in a
+        thread; or the step has returned."""
+        return too_late(call) if self.machine.outcome is None else RunFinished(self.workflow_name, call)
 
     def retry_info(self, invocation: int) -> RetryInfo:
         if threading.get_ident() != self._thread:
             info: RetryInfo = self._from_thread(self.retry_info, invocation)
             return info
         if invocation not in self.machine.invocations:
-            raise too_late("retry_info")
+            raise self._gone("retry_info")
         attempt, since = self.machine.retry_info(invocation)
         return RetryInfo(attempt, 0.0 if since is None else self._now() - since)
 
