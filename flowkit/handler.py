@@ -383,8 +383,8 @@ class Handler(InNotebooks):
             self.warn()
         elif run.hosted and run.is_suspended:
             pass  # it is in its store, and its runtime knows why
-        elif run.log is not None and not run.begun and not run.is_suspended:
-            pass  # it had ended before, and was only read
+        elif run.was_over:
+            pass  # it was reported then
         elif not self._delivered and (error := run.error or run.machine.outcome.error):  # type: ignore[union-attr]
             logger.error("a run of %s failed and nobody awaited it", run.workflow_name, exc_info=error)
 

@@ -485,6 +485,11 @@ class Run(Nesting):
         """Whether it was stopped here before its end."""
         return self._fatal is not None
 
+    @property
+    def was_over(self) -> bool:
+        """Whether it had ended before, and was only read from its store."""
+        return self._log is not None and self.ended and not self.begun and not self.is_suspended
+
     async def opened(self) -> None:
         """Wait until a stored run is there, so that its state is its own."""
         if self._log is not None and not self.begun:

@@ -468,9 +468,9 @@ class Runtime:
         if isinstance(error, StoreError):
             self._again.add(run.run_id)  # when the cause is gone
         handler = self._handlers.get(run.run_id)
-        if error is None or (handler is not None and handler.is_of(run)):
+        if error is None or run.was_over or (handler is not None and handler.is_of(run)):
             return  # whoever has the handler is told
-        if isinstance(error, RunElsewhere | RunSuspended | LeaseLost):
+        if isinstance(error, RunElsewhere | RunSuspended | LeaseLost | UnknownRun):
             logger.info("%s", error)
         elif isinstance(error, Exception):
             logger.error("run %s of %s ended here with an error", run.run_id, run.workflow_name, exc_info=error)

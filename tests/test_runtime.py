@@ -274,6 +274,11 @@ async def test_a_run_that_failed_before_and_is_only_looked_at_is_reported_once(
             await anyio.sleep(1)
             assert handler.is_done()
             del handler
+            runtime.handler("a")  # dropped at once
+            await anyio.sleep(1)
+            runtime.handler("a")
+            store.delete(["a"])
+            await anyio.sleep(1)
         assert told == []
 
 
