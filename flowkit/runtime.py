@@ -20,12 +20,12 @@ import contextlib
 import logging
 import math
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any, cast
-from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -181,7 +181,7 @@ class Runtime:
         self._release_suspended = release_suspended
         self._keep_finished = keep_finished
         self._runs: dict[str, Run] = {}
-        self._handlers: WeakValueDictionary[str, Handler] = WeakValueDictionary()
+        self._handlers: weakref.WeakValueDictionary[str, Handler] = weakref.WeakValueDictionary()
         # Since when, the longest first. (To find its first, a plain dict passes all that have left it.)
         self._resting: OrderedDict[str, float] = OrderedDict()
         self._unfit: set[str] = set()  # stored runs that can't go on here: not tried again and again
@@ -446,10 +446,12 @@ class Runtime:
         run.resting = self._rests
         self._runs[run_id] = run
         self._handlers[run_id] = handler
-        group.start_soon(self._driven, run, drive)
+        group.start_soon(self._driven, run, drive, weakref.ref(handler))
         return handler
 
-    async def _driven(self, run: Run, drive: Callable[[], Awaitable[None]]) -> None:
+    async def _driven(
+        self, run: Run, drive: Callable[[], Awaitable[None]], first: "weakref.ReferenceType[Handler]"
+    ) -> None:
         try:
             await drive()
         finally:
@@ -457,18 +459,19 @@ class Runtime:
                 del self._runs[run.run_id]
                 self._resting.pop(run.run_id, None)
                 self._leaving.pop(run.run_id, None)
-            self._ended(run)
+            self._ended(run, first)
         if run.error is not None and not isinstance(run.error, Exception):
             self.exit = self.exit or run.error
             if self._group is not None:
                 self._group.cancel_scope.cancel()
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self, run: Run, first: "weakref.ReferenceType[Handler]") -> None:
         error = run.error
         if isinstance(error, StoreError):
             self._again.add(run.run_id)  # when the cause is gone
         handler = self._handlers.get(run.run_id)
-        if error is None or run.was_over or (handler is not None and handler.is_of(run)):
+        is_held = first() is not None or (handler is not None and handler.is_of(run))
+        if error is None or run.was_over or is_held:
             return  # whoever has the handler is told
         if isinstance(error, RunElsewhere | RunSuspended | LeaseLost | UnknownRun):
             logger.info("%s", error)

@@ -35,7 +35,7 @@ from flowkit import (
     testing,
 )
 from flowkit.retry_policy import ConstantDelayRetryPolicy
-from flowkit.storage_errors import LeaseLost, RunElsewhere, UnexpectedEvent
+from flowkit.storage_errors import LeaseLost, RunElsewhere, UnexpectedEvent, WrongWorkflow
 from flowkit.testing.scenario import STORE, Fault
 from flowkit.testing.scenario import Scenario as Schedule
 from flowkit.workflow import records_of
@@ -239,6 +239,26 @@ async def an_id_is_run_three_times_at_once() -> Any:
                     group.start_soon(one)
     assert got == [2, 2, 2]
     assert each_came_once() == {"first": 1, "second": 1}
+
+
+@program(None)
+async def each_who_wants_what_is_another_is_told() -> Any:
+    """And nothing is logged, as somebody has heard of it."""
+    told: list[str] = []
+    with anyio.fail_after(HANG):
+        await CHAIN.run(store=the_store(), run_id="run")
+        async with open_runtime(store=the_store(), workflows=[RESTING]) as runtime:
+
+            async def want() -> None:
+                try:
+                    await runtime.run(RESTING, run_id="run")
+                except WrongWorkflow as error:
+                    told.append(error.run_id)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(want)
+    assert told == ["run"] * 3
 
 
 async def an_answer_comes_as_its_run_is_released(workflow: Workflow) -> Any:
