@@ -124,7 +124,7 @@ def test_what_holds(backend: Any) -> None:
 
     Holds.backend = backend
     check(Holds)
-    assert {lives for lives, _ in seen} >= {1, 2, 3}
+    assert {lives == 1 for lives, _ in seen} == {True, False}  # how many there were is up to Hypothesis
     assert {done for _, done in seen} == {True, False}
 
 
