@@ -1,6 +1,7 @@
 """A run that is driven by hand: paused between any two instants, told things, crashed, gone on with."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -23,7 +24,8 @@ from flowkit import (
 from flowkit.testing.live import LiveRun
 from flowkit.testing.simulation import Simulation
 
-each_backend = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+BACKENDS = ["asyncio", *(["trio"] if find_spec("trio") is not None else [])]
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 class Go(StartEvent):

@@ -7,6 +7,7 @@ there is to find can be counted by hand.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,8 @@ from flowkit.testing.shrink import MOST, shrunk
 from flowkit.testing.simulation import Problem, Simulation
 
 pytest.importorskip("trio")
-each_backend = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+BACKENDS = ["asyncio", *(["trio"] if find_spec("trio") is not None else [])]
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 class Program:
