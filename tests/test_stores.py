@@ -289,7 +289,7 @@ WRONG: list[Callable[[], MemoryStore]] = [kind for kind in MemoryStore.__subclas
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_store_is_found(wrong: Callable[[], MemoryStore]) -> None:
     with pytest.raises(AssertionError, match=r"this store doesn't do what flowkit\.store\.Store says"):
-        check_store(wrong, max_examples=40, shrink=False)
+        check_store(wrong, max_examples=300, shrink=False)
 
 
 def test_the_story_is_told_as_code() -> None:
