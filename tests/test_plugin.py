@@ -64,6 +64,8 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Sessi
     for backend in BACKENDS:
         run_virtual(anyio.sleep, 0, backend=backend)  # pytester takes out of sys.modules what is imported inside
     monkeypatch.setattr(left_behind, "THREAD_PATIENCE", 0.05)
+    for name in ("CI", "BUILD_NUMBER", "PY_COLORS", "FORCE_COLOR"):  # pytest writes its summary in full where CI is set
+        monkeypatch.delenv(name, raising=False)
     return Session(pytester)
 
 
