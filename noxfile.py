@@ -71,7 +71,7 @@ def group(name: str) -> list[str]:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """All tests, on the built wheel."""
-    session.install(f"{wheel(session)}[trio]", *group("test"))
+    session.install(f"{wheel(session)}[cli,otel,trio]", *group("test"))
     session.run("pytest", *session.posargs)
 
 
@@ -86,7 +86,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """mypy --strict and pyright strict on the package, and the type tests under both."""
-    session.install(f"{wheel(session)}[testing,trio]", *group("typing"))
+    session.install(f"{wheel(session)}[cli,otel,testing,trio]", *group("typing"), "opentelemetry-sdk")
     if shutil.which("node") is None:
         session.install("pyright[nodejs]")
     session.run("mypy", "--strict", "flowkit", "_flowkit_pytest.py")
@@ -111,7 +111,7 @@ def lowest(session: nox.Session) -> None:
 def bare(session: nox.Session) -> None:
     """Without extras: the tests that need neither trio nor Hypothesis, on asyncio (see tests/conftest.py)."""
     session.install(wheel(session), *(one for one in group("test") if re.match(r"pytest[<>=]", one)))
-    for extra in ("trio", "hypothesis"):
+    for extra in ("click", "hypothesis", "opentelemetry", "rich", "trio"):
         session.run("python", "-c", f"import {extra}", success_codes=[1], silent=True)
     session.run("pytest", *session.posargs)
 
@@ -119,7 +119,7 @@ def bare(session: nox.Session) -> None:
 @nox.session
 def crash(session: nox.Session) -> None:
     """Runs crash at every point there is, in every form, and real processes are killed (some minutes)."""
-    session.install(f"{wheel(session)}[trio]", *group("test"))
+    session.install(f"{wheel(session)}[cli,otel,trio]", *group("test"))
     session.run("pytest", "-m", "crash", *session.posargs)
 
 

@@ -21,7 +21,7 @@ from flowkit import testing
 
 pytest_plugins = ["flowkit.testing.plugin"]  # where flowkit is installed, pytest has loaded it by itself
 
-OPTIONAL = [name for name in ("hypothesis", "trio") if find_spec(name) is None]
+OPTIONAL = [name for name in ("click", "hypothesis", "opentelemetry", "rich", "trio") if find_spec(name) is None]
 HERE = Path(__file__).parent
 PARTS = Path(testing.__file__).parent
 
