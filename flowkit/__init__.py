@@ -19,7 +19,8 @@ Where everything lives, innermost first; imports only ever point upwards in this
     performer, requests, nesting, runner,
     notebooks, handler, launching, kept,
     workflow, checkpointer, runtime
-    testing, examples, drawing                checks for stores; programs to read and to run; pictures
+    testing, examples, drawing,               checks for stores; programs to read and to run; pictures
+    command_line                              `flowkit run …` in a terminal
 
 To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py; for what
 survives a crash, log.py, records.py and store.py.
@@ -27,55 +28,47 @@ survives a crash, log.py, records.py and store.py.
 
 from typing import TYPE_CHECKING, Any
 
-from flowkit.context import Context, RetryInfo
-from flowkit.errors import (
-    CleanupFailedWarning,
-    ContextInUse,
-    EventError,
-    FrozenEvent,
-    InvalidWorkflow,
-    MisdirectedEvent,
-    NoEventLoop,
-    ResourceError,
-    RunFinished,
-    SerializationError,
-    StateError,
-    StepFailed,
-    UnhandledEventWarning,
-    UnknownField,
-    UnknownKey,
-    WaitTimedOut,
-    WorkflowCancelled,
-    WorkflowCancelledByUser,
-    WorkflowError,
-    WorkflowRuntimeError,
-    WorkflowStalled,
-    WorkflowTimeoutError,
-    WorkflowValidationError,
-    WrongCall,
-    WrongReturn,
-)
-from flowkit.events import (
-    Event,
-    HumanResponseEvent,
-    InputRequiredEvent,
-    StartEvent,
-    StepFailedEvent,
-    StopEvent,
-)
-from flowkit.handler import Handler
-from flowkit.resource import Resource
-from flowkit.steps import All, Collect, Take, catch_error, step
-from flowkit.storage_errors import RunSuspended, StoreError
-from flowkit.stream import Origin, StreamGap
-from flowkit.workflow import Workflow
-
 if TYPE_CHECKING:
     from flowkit.checkpointer import Checkpoint, WorkflowCheckpointer
+    from flowkit.context import Context, RetryInfo
+    from flowkit.errors import (
+        CleanupFailedWarning,
+        ContextInUse,
+        EventError,
+        FrozenEvent,
+        InvalidWorkflow,
+        MisdirectedEvent,
+        NoEventLoop,
+        ResourceError,
+        RunFinished,
+        SerializationError,
+        StateError,
+        StepFailed,
+        UnhandledEventWarning,
+        UnknownField,
+        UnknownKey,
+        WaitTimedOut,
+        WorkflowCancelled,
+        WorkflowCancelledByUser,
+        WorkflowError,
+        WorkflowRuntimeError,
+        WorkflowStalled,
+        WorkflowTimeoutError,
+        WorkflowValidationError,
+        WrongCall,
+        WrongReturn,
+    )
+    from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
     from flowkit.evolution import stored_as
+    from flowkit.handler import Handler
     from flowkit.memory_store import MemoryStore
+    from flowkit.resource import Resource
     from flowkit.runtime import Runtime, open_runtime
     from flowkit.sqlite_store import SQLiteStore
+    from flowkit.steps import All, Collect, Take, catch_error, step
+    from flowkit.storage_errors import RunSuspended, StoreError
+    from flowkit.stream import Origin, StreamGap
+    from flowkit.workflow import Workflow
 
 __version__ = "0.1.0"
 
@@ -134,26 +127,80 @@ __all__ = [
     "stored_as",
 ]
 
-# What keeps runs is imported when it is first asked for: it takes as long as a third of the rest.
+# Each name is imported when it is first asked for, with what it needs: all of them take as long as Python itself, and a
+# command line has to show its help at once.
 _LATER = {
+    "All": "steps",
     "Checkpoint": "checkpointer",
+    "CleanupFailedWarning": "errors",
+    "Collect": "steps",
+    "Context": "context",
+    "ContextInUse": "errors",
+    "Event": "events",
+    "EventError": "errors",
+    "FrozenEvent": "errors",
+    "Handler": "handler",
+    "HumanResponseEvent": "events",
+    "InputRequiredEvent": "events",
+    "InvalidWorkflow": "errors",
     "MemoryStore": "memory_store",
+    "MisdirectedEvent": "errors",
+    "NoEventLoop": "errors",
+    "Origin": "stream",
+    "Resource": "resource",
+    "ResourceError": "errors",
+    "RetryInfo": "context",
+    "RunFinished": "errors",
+    "RunSuspended": "storage_errors",
     "Runtime": "runtime",
     "SQLiteStore": "sqlite_store",
+    "SerializationError": "errors",
+    "StartEvent": "events",
+    "StateError": "errors",
+    "StepFailed": "errors",
+    "StepFailedEvent": "events",
+    "StopEvent": "events",
+    "StoreError": "storage_errors",
+    "StreamGap": "stream",
+    "Take": "steps",
+    "UnhandledEventWarning": "errors",
+    "UnknownField": "errors",
+    "UnknownKey": "errors",
+    "WaitTimedOut": "errors",
+    "Workflow": "workflow",
+    "WorkflowCancelled": "errors",
+    "WorkflowCancelledByUser": "errors",
     "WorkflowCheckpointer": "checkpointer",
+    "WorkflowError": "errors",
+    "WorkflowRuntimeError": "errors",
+    "WorkflowStalled": "errors",
+    "WorkflowTimeoutError": "errors",
+    "WorkflowValidationError": "errors",
+    "WrongCall": "errors",
+    "WrongReturn": "errors",
+    "catch_error": "steps",
     "open_runtime": "runtime",
+    "step": "steps",
     "stored_as": "evolution",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(f"flowkit.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+    if name in _LATER:
+        value = getattr(importlib.import_module(f"flowkit.{_LATER[name]}"), name)
+        globals()[name] = value
+        return value
+    problem = f"module {__name__!r} has no attribute {name!r}"
+    if name.startswith("_"):
+        raise AttributeError(problem)
+    try:  # `import flowkit` is enough for `flowkit.errors.StepFailed`
+        return importlib.import_module(f"flowkit.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"flowkit.{name}":
+            raise
+        raise AttributeError(problem) from None
 
 
 def __dir__() -> list[str]:

@@ -41,3 +41,31 @@ def test_importing_flowkit_does_not_import(module: str) -> None:
     # In a fresh interpreter: in this one the tests have imported them all.
     program = f"import flowkit, sys; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_importing_flowkit_imports_no_part_of_it() -> None:
+    program = "import flowkit, sys; print(sorted(name for name in sys.modules if name.startswith('flowkit.')))"
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout.strip() == b"[]"
+
+
+def test_a_part_needs_no_import_of_its_own() -> None:
+    program = "import flowkit; print(flowkit.errors.StepFailed.__name__, flowkit.retry_policy.__name__)"
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told == "StepFailed flowkit.retry_policy\n"
+
+
+def test_a_name_is_kept_once_it_was_asked_for() -> None:
+    program = "import flowkit as f; print('step' in vars(f)); f.step; print('step' in vars(f))"
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told == "False\nTrue\n"
+
+
+@pytest.mark.parametrize("name", ["Wrokflow", "_no_such_thing", "no_such_part"])
+def test_a_name_that_is_not_there(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"^module 'flowkit' has no attribute '{name}'$"):
+        getattr(flowkit, name)
+
+
+def test_the_names_are_listed() -> None:
+    assert set(flowkit.__all__) <= set(dir(flowkit))
+    assert set(flowkit._LATER) == set(flowkit.__all__)
