@@ -14,7 +14,8 @@ Where everything lives, innermost first; imports only ever point upwards in this
     process, shape, fact_forms, records,
     history, journal
     backend, stream, turns, resource_pool,    running: a task group around each machine, its connection to its store,
-    resource_host, narrator, writer, tenant,  the handle its caller holds, and the runtime that owns many
+    resource_host, instruments, watch,        the handle its caller holds, and the runtime that owns many
+    narrator, writer, tenant,
     log, plain_call, stations, recent,
     performer, requests, nesting, runner,
     notebooks, handler, launching, kept,
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
     from flowkit.evolution import stored_as
     from flowkit.handler import Handler
+from flowkit.instruments import Instrument, add_instrument, remove_instrument
+from flowkit.narrator import LoggingInstrument
     from flowkit.memory_store import MemoryStore
     from flowkit.resource import Resource
     from flowkit.runtime import Runtime, open_runtime
@@ -85,7 +88,9 @@ __all__ = [
     "Handler",
     "HumanResponseEvent",
     "InputRequiredEvent",
+    "Instrument",
     "InvalidWorkflow",
+    "LoggingInstrument",
     "MemoryStore",
     "MisdirectedEvent",
     "NoEventLoop",
@@ -121,8 +126,10 @@ __all__ = [
     "WorkflowValidationError",
     "WrongCall",
     "WrongReturn",
+    "add_instrument",
     "catch_error",
     "open_runtime",
+    "remove_instrument",
     "step",
     "stored_as",
 ]

@@ -1,6 +1,6 @@
 """What a run is launched with: an id, a start event, and the run it is nested in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -8,10 +8,13 @@ import attrs
 from flowkit.errors import EventError, WorkflowValidationError, WrongCall, shown
 from flowkit.events import Event
 from flowkit.facts import Command, Fact, StartStep
+from flowkit.instruments import Installed, Instrument, ObservedRun, installed, installed_for_all
+from flowkit.narrator import Narrator
 from flowkit.plan import Plan
 from flowkit.recent import Recent, note_nested
 from flowkit.runner import Run
 from flowkit.stream import Origin
+from flowkit.watch import Watch, watching_for
 
 __all__ = [
     "Keep",
@@ -20,10 +23,13 @@ __all__ = [
     "chained",
     "check_id",
     "check_timeout",
+    "child_of",
+    "instruments_of",
     "is_count",
     "origin_of",
     "remembered",
     "start_event_of",
+    "watching",
 ]
 
 Keep = Callable[[Fact, Sequence[Command]], None]
@@ -86,6 +92,35 @@ def remembered(before: Recent | None, run: Run, parent: Parent | None) -> Recent
     if before is not None:
         before.forget()
     return Recent(run, run.run_id, run.machine.plan)
+
+
+def instruments_of(workflow: str, given: Iterable[Instrument], verbose: bool) -> tuple[Installed, ...]:
+    """The instruments of a workflow's runs."""
+    call = f"{workflow}(instruments=…)"
+    if not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongCall(call, f"takes a list of instruments, but got {shown(given)}", "put it into a list")
+    return tuple(installed(call, one) for one in (*given, *([Narrator()] if verbose else [])))
+
+
+def watching(
+    own: tuple[Installed, ...], plan: Plan, run_id: str, parent: Parent | None, *, stored: bool
+) -> Watch | None:
+    """What tells a run's instruments of it; ``None`` where there are none."""
+    above = None if parent is None else parent.run.watch
+    if not own and above is None and not installed_for_all():
+        return None
+    instruments = watching_for(own, above)
+    started_in = None if above is None or parent is None else above.attempt(parent.start.invocation)
+    return Watch(instruments, ObservedRun(run_id, plan.name, plan, started_in, stored=stored))
+
+
+def child_of(children: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    """The workflow for a step's parameter: the one of its name if that fits, else the only one of its class."""
+    named = children.get(name)
+    if named is not None and isinstance(named, kind):
+        return named
+    fitting = [child for child in children.values() if isinstance(child, kind)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def origin_of(parent: Parent, workflow: str, run_id: str) -> Origin:

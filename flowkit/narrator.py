@@ -1,31 +1,102 @@
-"""``Workflow(verbose=True)``: what each step does, on standard output, in the words of the guide flowkit follows."""
+"""Instruments that put what steps do into words: on standard output, as ``Workflow(verbose=True)`` does, and into a
+log."""
 
-from collections.abc import Sequence
+import logging
 from typing import Any
 
-from flowkit.facts import Command, Fact, StartStep, StepRaised, StepReturned
-from flowkit.plan import Plan
+from flowkit.events import Event
+from flowkit.instruments import Instrument, ObservedAttempt, ObservedRun, ObservedWait
 
-__all__ = ["Narrator"]
+__all__ = ["LoggingInstrument", "Narrator"]
 
 
-class Narrator:
-    """Told of each fact and its commands, prints a line for each start and end of an attempt."""
+class Narrator(Instrument):
+    """Prints a line for each start and end of an attempt, in the words of the guide that flowkit follows."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._steps: dict[int, str] = {}
+    def attempt_started(self, attempt: ObservedAttempt) -> None:
+        print(f"Running step {attempt.step}")
 
-    def __call__(self, fact: Fact, commands: Sequence[Command]) -> None:
-        if isinstance(fact, StepReturned):
-            print(f"Step {self._steps.pop(fact.invocation, '?')} produced {_made(fact.result)}")
-        elif isinstance(fact, StepRaised):
-            again = "" if fact.delay is None else f"; trying again in {fact.delay:g} s"
-            print(f"Step {self._steps.get(fact.invocation, '?')} failed: {fact.error!r}{again}")
-        for command in commands:
-            if isinstance(command, StartStep):
-                name = self._steps[command.invocation] = self._plan.steps[command.step].name
-                print(f"Running step {name}")
+    def attempt_ended(self, attempt: ObservedAttempt) -> None:
+        if attempt.outcome == "returned":
+            print(f"Step {attempt.step} produced {_made(attempt.result)}")
+        elif attempt.outcome == "raised":
+            again = "" if attempt.delay is None else f"; trying again in {attempt.delay:g} s"
+            print(f"Step {attempt.step} failed: {attempt.error!r}{again}")
+
+
+class LoggingInstrument(Instrument):
+    """Logs what runs do with the standard library's ``logging``.
+
+    A run's beginning and end, and failures, are logged at ``level``, and failures of whole runs and of steps that
+    aren't tried again at ``logging.ERROR`` or ``level``, whichever is higher (retries: ``WARNING``); attempts, waits
+    and events at ``logging.DEBUG``. Every record has the attributes ``run_id`` and ``workflow``, and ``step`` and
+    ``attempt`` where it is about one, for formatters and filters.
+
+    Args:
+        log: where to; by default the logger ``flowkit.runs``.
+        level: of a run's beginning and end.
+    """
+
+    def __init__(self, log: logging.Logger | None = None, *, level: int = logging.INFO) -> None:
+        self._log = log or logging.getLogger("flowkit.runs")
+        self._level = level
+
+    def run_started(self, run: ObservedRun) -> None:
+        what = "goes on" if run.resumed else f"starts with {_named(run.start_event)}"
+        self._say(self._level, run, "run %s of %s %s", run.run_id, run.workflow, what)
+
+    def run_ended(self, run: ObservedRun) -> None:
+        took = (run.ended or 0.0) - (run.began or 0.0)
+        level = max(self._level, logging.ERROR) if run.outcome == "failed" else self._level
+        why = "" if run.error is None else f": {type(run.error).__name__}: {run.error}"
+        self._say(level, run, "run %s of %s %s after %.3f s%s", run.run_id, run.workflow, run.outcome, took, why)
+
+    def attempt_started(self, attempt: ObservedAttempt) -> None:
+        self._of(logging.DEBUG, attempt, "step %s starts with %s", attempt.step, _named(attempt.event))
+
+    def attempt_ended(self, attempt: ObservedAttempt) -> None:
+        took = (attempt.ended or 0.0) - (attempt.began or attempt.ended or 0.0)
+        if attempt.outcome != "raised":
+            made = _made(attempt.result) if attempt.outcome == "returned" else "nothing"
+            text = "step %s %s %s after %.3f s"
+            self._of(logging.DEBUG, attempt, text, attempt.step, attempt.outcome, made, took)
+            return
+        again = "for good" if attempt.delay is None else f"and is tried again in {attempt.delay:g} s"
+        level = logging.ERROR if attempt.delay is None else logging.WARNING
+        failed = f"{type(attempt.error).__name__}: {attempt.error}"
+        text = "step %s (attempt %d) failed %s after %.3f s: %s"
+        self._of(max(self._level, level), attempt, text, attempt.step, attempt.number + 1, again, took, failed)
+
+    def wait_opened(self, wait: ObservedWait) -> None:
+        attempt = wait.attempt
+        self._of(logging.DEBUG, attempt, "step %s waits for %s", attempt.step, wait.event_type.__name__)
+
+    def wait_ended(self, wait: ObservedWait) -> None:
+        attempt, kind = wait.attempt, wait.event_type.__name__
+        self._of(logging.DEBUG, attempt, "step %s's wait for %s is over: %s", attempt.step, kind, wait.outcome)
+
+    def event_sent(self, run: ObservedRun, event: Event, sender: ObservedAttempt | None) -> None:
+        self._say(logging.DEBUG, run, "%s is sent by %s", _named(event), _by(sender))
+
+    def event_published(self, run: ObservedRun, event: Event, sender: ObservedAttempt | None) -> None:
+        self._say(logging.DEBUG, run, "%s is shown in the stream by %s", _named(event), _by(sender))
+
+    def _say(self, level: int, run: ObservedRun, text: str, *args: Any, **more: Any) -> None:
+        extra = {"run_id": run.run_id, "workflow": run.workflow, **more}
+        self._log.log(level, text, *args, extra=extra)
+
+    def _of(self, level: int, attempt: ObservedAttempt, text: str, *args: Any) -> None:
+        self._say(level, attempt.run, text, *args, step=attempt.step, attempt=attempt.number)
+
+
+def _by(sender: ObservedAttempt | None) -> str:
+    return "somebody outside" if sender is None else f"step {sender.step}"
+
+
+def _named(event: Any) -> str:
+    if isinstance(event, list):
+        return f"{len(event)} events"  # pyright: ignore[reportUnknownArgumentType]
+    return type(event).__name__
 
 
 def _made(result: Any) -> str:

@@ -71,8 +71,9 @@ from flowkit.recent import CLEANED, Recent, noted, nothing
 from flowkit.resource_pool import Needs, Pool, resources_for
 from flowkit.state import State, StateBehind
 from flowkit.stations import BURST, Cell, Committed, Log, Owner, Station
-from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, StepSpec
+from flowkit.steps import CTX_EVENT, EVENT, EVENT_CTX, GENERAL, StepSpec
 from flowkit.storage_errors import RunSuspended
+from flowkit.watch import Watch
 
 __all__ = ["Performer", "first_of", "logger"]
 
@@ -115,6 +116,7 @@ class Performer(ABC):
         "machine",
         "note",
         "recent",
+        "watch",
     )
 
     def __init__(
@@ -132,6 +134,7 @@ class Performer(ABC):
         self._keep = keep
         self.note: Callable[[Any], None] = nothing
         self.recent: Recent | None = None
+        self.watch: Watch | None = None  # what tells its instruments of it, where it has some; it is its `keep`, too
         self._limit = math.inf  # when its timeout is over, in seconds since the epoch
         self._log: Log | None = None
         self._thread = threading.get_ident()
@@ -337,7 +340,8 @@ class Performer(ABC):
         receive: MemoryObjectReceiveStream[StartStep]
         # Not create_memory_object_stream[StartStep]: subscripting makes an object, for each channel of each run.
         send, receive = anyio.create_memory_object_stream(math.inf)
-        station = Station(spec, self._owner.bind(spec), spec.shape, send, receive)
+        shape = spec.shape if self.watch is None else GENERAL
+        station = Station(spec, self._owner.bind(spec), shape, send, receive)
         self._stations[index] = station
         return station
 
@@ -439,7 +443,13 @@ class Performer(ABC):
     # --------------------------------------------------------------------------------------------------- one attempt
 
     async def _call(self, station: Station, start: StartStep) -> Any:
-        """An attempt with everything that can come with it: resources, children, a timeout, a thread."""
+        """An attempt with everything that can come with it: instruments, resources, children, a timeout, a thread."""
+        if self.watch is None:
+            return await self._call_as_one(station, start)
+        with self.watch.around(start, self._now()):
+            return await self._call_as_one(station, start)
+
+    async def _call_as_one(self, station: Station, start: StartStep) -> Any:
         if not station.spec.options.atomic:
             return await self._call_in_time(station, start, self.machine.state)
         if self._intents is None:

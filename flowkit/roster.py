@@ -15,9 +15,14 @@ from flowkit.events import Event
 from flowkit.signature import read_step
 from flowkit.steps import StepSpec, options_of, python_function, source
 
-__all__ = ["annotations_of", "check_is_step", "name_of", "read_steps", "undecorated"]
+__all__ = ["added_to", "annotations_of", "check_is_step", "name_of", "read_steps", "undecorated"]
 
 Steps = Mapping[str, Callable[..., Any]]
+
+
+def added_to(cls: type[Any]) -> dict[str, Callable[..., Any]]:
+    """The functions added to a class and to its bases."""
+    return {name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()}
 
 
 def read_steps(cls: type[Any], added: Steps, *, strict: bool) -> list[StepSpec]:

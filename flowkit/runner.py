@@ -351,6 +351,8 @@ class Run(Nesting):
         if self.doomed:
             self.cancel("it was cancelled before it could go on", by_user=True)
             return
+        if self.watch is not None:
+            self.watch.run.start_event = start or self.machine.start_event
         try:
             self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         except SerializationError as error:
@@ -399,6 +401,8 @@ class Run(Nesting):
         self.settled = True
         if self.error is not None:
             self.note(Ended(self._now(), NotedError.of(self.error)))
+        if self.watch is not None:
+            self.watch.end(self._now(), self.result, self.error)
         self._task_group = None
         self._stations = []
         self.stream.close()

@@ -32,6 +32,7 @@ from flowkit.errors import (
 from flowkit.events import Event
 from flowkit.facts import StartStep
 from flowkit.handler import Handler
+from flowkit.instruments import Installed, Instrument
 from flowkit.launching import (
     Keep,
     Parent,
@@ -39,19 +40,21 @@ from flowkit.launching import (
     chained,
     check_id,
     check_timeout,
+    child_of,
+    instruments_of,
     is_count,
     origin_of,
     remembered,
     start_event_of,
+    watching,
 )
 from flowkit.machine import Machine
-from flowkit.narrator import Narrator
 from flowkit.notebooks import InNotebooks
 from flowkit.plan import Plan
 from flowkit.recent import Recent
 from flowkit.resource_host import Host
 from flowkit.resource_pool import Pool
-from flowkit.roster import annotations_of, check_is_step, name_of, read_steps, undecorated
+from flowkit.roster import added_to, annotations_of, check_is_step, name_of, read_steps, undecorated
 from flowkit.runner import Run
 from flowkit.state import State
 from flowkit.steps import StepSpec
@@ -78,7 +81,7 @@ _UNSET: Any = object()
 @attrs.define(eq=False)
 class _Settings:
     timeout: float | None = None
-    verbose: bool = False
+    instruments: tuple[Installed, ...] = ()
     validate: bool = True
     patient: bool = False
     stream_buffer: int = DEFAULT_CAPACITY
@@ -120,6 +123,7 @@ class Workflow(InNotebooks):
     Args:
         timeout: seconds a run may take; ``None`` (the default) sets no limit: deadlines belong to the caller.
         verbose: print a line when a step starts and ends.
+        instruments: what is told of this instance's runs, and of those nested in them (`Instrument`).
         disable_validation: run without checking the wiring.
         num_concurrent_runs: how many runs of this instance may be under way at once; more wait their turn, which
             doesn't count towards their timeout. ``None``: any number.
@@ -151,6 +155,7 @@ class Workflow(InNotebooks):
         stream_buffer: int = DEFAULT_CAPACITY,
         types: Iterable[type] = (),
         converter: "cattrs.Converter | None" = None,
+        instruments: Iterable[Instrument] = (),
     ) -> None:
         check_timeout(type(self).__name__, timeout)
         if num_concurrent_runs is not None and not (is_count(num_concurrent_runs) and num_concurrent_runs >= 1):
@@ -161,7 +166,13 @@ class Workflow(InNotebooks):
             raise bad_option(self, f"stream_buffer={stream_buffer!r}", "a whole number of events, 1 or more")
         record = _record(self)
         record.settings = _Settings(
-            timeout, verbose, not disable_validation, stalled == "wait", stream_buffer, tuple(types), converter
+            timeout,
+            instruments_of(type(self).__name__, instruments, verbose),
+            not disable_validation,
+            stalled == "wait",
+            stream_buffer,
+            tuple(types),
+            converter,
         )
         record.limit = num_concurrent_runs
 
@@ -171,7 +182,7 @@ class Workflow(InNotebooks):
         frame = hints.statement(globals())
         cls.__flowkit_where__ = hints.place(frame)
         cls.__flowkit_local__ = {**cls.__flowkit_local__, **hints.local_names(annotations_of(cls), frame)}
-        read_steps(cls, _added(cls), strict=False)
+        read_steps(cls, added_to(cls), strict=False)
 
     # ------------------------------------------------------------------------------------------------------- wiring
 
@@ -207,7 +218,7 @@ class Workflow(InNotebooks):
         found = faults(plan, driven_outside=record.settings.patient)
         for spec in plan.steps:
             for name, kind in spec.children.items():
-                if _child(record, name, kind) is None:
+                if child_of(record.children, name, kind) is None:
                     several = any(isinstance(child, kind) for child in record.children.values())
                     added = f"several were added and none is called {name!r}" if several else "none was added"
                     found.append(
@@ -228,13 +239,13 @@ class Workflow(InNotebooks):
         record = _record(self)
         if record.steps:
             if record.plan is None:
-                specs = read_steps(type(self), {**_added(type(self)), **record.steps}, strict=True)
+                specs = read_steps(type(self), {**added_to(type(self)), **record.steps}, strict=True)
                 record.plan = Plan.of(type(self).__name__, specs, where=type(self).__flowkit_where__)
             return record.plan
         cls = type(self)
         plan: Plan | None = cls.__dict__.get("__flowkit_plan__")
         if plan is None:
-            plan = Plan.of(cls.__name__, read_steps(cls, _added(cls), strict=True), where=cls.__flowkit_where__)
+            plan = Plan.of(cls.__name__, read_steps(cls, added_to(cls), strict=True), where=cls.__flowkit_where__)
             cls.__flowkit_plan__ = plan  # type: ignore[attr-defined]
         return plan
 
@@ -338,6 +349,7 @@ class Workflow(InNotebooks):
             kept = kept_with(parent.run.log)
             run_id = run_id or parent.next_id()
         identity = run_id or outside.current().new_id()
+        watch = watching(settings.instruments, plan, identity, parent, stored=kept is not None)
         run: Run = (outside.current().run_type or Run)(
             machine,
             _Owner(self),  # made anew: kept in the record it would keep the workflow alive
@@ -347,8 +359,9 @@ class Workflow(InNotebooks):
             timeout=timeout,
             parent=parent.run if parent is not None else None,
             origin=None if parent is None else origin_of(parent, plan.name, identity),
-            keep=chained(keep, Narrator(plan) if settings.verbose else None),
+            keep=chained(keep, watch),
         )
+        run.watch = watch
         if kept is not None:
             run.told, run.lacks = start_event is not None or bool(fields), lacks
             kept.take(run, records_of(self), loop)
@@ -479,7 +492,7 @@ class _Owner:
         return spec.bind(self.workflow)
 
     def child_for(self, name: str, kind: type[Any], run: Run, start: StartStep) -> Any:
-        if (child := _child(_record(self.workflow), name, kind)) is None:
+        if (child := child_of(_record(self.workflow).children, name, kind)) is None:
             raise WrongCall(
                 f"step {self.workflow._plan().steps[start.step].name!r}",  # pyright: ignore[reportPrivateUsage]
                 f"takes {name!r}, a {kind.__name__}, but none was added",
@@ -563,11 +576,6 @@ def _record(workflow: Workflow) -> _Record:
     return record
 
 
-def _added(cls: type[Workflow]) -> dict[str, Callable[..., Any]]:
-    """The functions added to a class and to its bases."""
-    return {name: one for base in reversed(cls.__mro__) for name, one in vars(base).get("__flowkit_free__", {}).items()}
-
-
 def _add_to_class(cls: type[Workflow], function: Callable[..., Any]) -> None:
     check_is_step(cls, function)
     if cls is Workflow:
@@ -576,7 +584,7 @@ def _add_to_class(cls: type[Workflow], function: Callable[..., Any]) -> None:
             cure="add it to a subclass, or to an instance, w = Workflow()",
             kind="bad-option",
         )
-    read_steps(cls, {**_added(cls), name_of(function): function}, strict=False)
+    read_steps(cls, {**added_to(cls), name_of(function): function}, strict=False)
     cls.__flowkit_free__ = {**cls.__flowkit_free__, name_of(function): function}
     _forget_plans(cls)
 
@@ -591,20 +599,11 @@ def _forget_plans(cls: type[Workflow]) -> None:
 def _add_to_instance(record: _Record, cls: type[Workflow], function: Callable[..., Any]) -> None:
     check_is_step(cls, function)
     steps = {**record.steps, name_of(function): function}
-    read_steps(cls, {**_added(cls), **steps}, strict=False)
+    read_steps(cls, {**added_to(cls), **steps}, strict=False)
     record.steps = steps
     record.plan = None
     record.checked = False
     record.snapshots = record.records = None
-
-
-def _child(record: _Record, name: str, kind: type[Any]) -> Workflow | None:
-    """The child for a parameter: the one of its name if that fits, else the only one of its class."""
-    named: Workflow | None = record.children.get(name)
-    if named is not None and isinstance(named, kind):
-        return named
-    fitting = [child for child in record.children.values() if isinstance(child, kind)]
-    return fitting[0] if len(fitting) == 1 else None
 
 
 def _start_host(record: _Record) -> None:

@@ -65,6 +65,8 @@ LAYERS = {
         turns
         resource_pool
         resource_host
+        instruments
+        watch
         narrator
         writer
         tenant

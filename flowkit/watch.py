@@ -1,0 +1,265 @@
+"""`Watch`: what tells a run's instruments of it.
+
+It is handed each fact with the commands that follow, before they are performed (as a performer's ``keep``), so what an
+attempt causes is told after its end and before anything of it begins. What no fact says it is told by the performer:
+that an attempt begins in its worker (`Watch.around`), and that the run has settled (`Watch.end`), which ends what was
+at work still.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Literal
+
+from flowkit.errors import WorkflowCancelled
+from flowkit.events import Event
+from flowkit.facts import (
+    AnswerWait,
+    Command,
+    EventCollected,
+    EventPublished,
+    EventSent,
+    Fact,
+    GiveBatch,
+    RunResumed,
+    RunStarted,
+    StartStep,
+    StateWritten,
+    StepCommitted,
+    StepRaised,
+    StepReturned,
+    WaitAbandoned,
+    WaitOpened,
+)
+from flowkit.instruments import Installed, ObservedAttempt, ObservedRun, ObservedWait, installed_for_all
+from flowkit.storage_errors import RunSuspended
+
+__all__ = ["Watch", "watching_for"]
+
+
+def watching_for(own: Iterable[Installed], above: "Watch | None") -> tuple[Installed, ...]:
+    """The instruments of a run: of its workflow, of the run it is nested in, and those of all runs; each once."""
+    several = {id(one.instrument): one for one in own}
+    if above is not None:
+        several = {id(one.instrument): one for one in above.instruments} | several
+    return tuple(({id(one.instrument): one for one in installed_for_all()} | several).values())
+
+
+class Watch:
+    """Tells a run's instruments what happens in it."""
+
+    __slots__ = ("_attempts", "_buffers", "_failed", "_has_carried", "_waits", "instruments", "run")
+
+    def __init__(self, instruments: tuple[Installed, ...], run: ObservedRun) -> None:
+        self.instruments = instruments
+        self.run = run
+        self._attempts: dict[int, ObservedAttempt] = {}  # that haven't ended, by invocation
+        self._failed: dict[int, ObservedAttempt] = {}  # that will be made again
+        self._has_carried = False
+        self._waits: dict[tuple[int, str], ObservedWait] = {}
+        self._buffers: dict[tuple[str, str | None], tuple[int, int]] = {}  # has, of so many
+
+    def _tell(self, method: str, *args: Any) -> None:
+        for one in self.instruments:
+            call = one.calls.get(method)
+            if call is not None:
+                try:
+                    call(*args)
+                except Exception as error:  # noqa: BLE001 - reported
+                    one.drop(method, error)
+
+    def attempt(self, invocation: int) -> ObservedAttempt | None:
+        """The attempt that is under way at an invocation."""
+        return self._attempts.get(invocation)
+
+    def carry(self) -> None:
+        """The run is new: ask, once, what it is to carry."""
+        if self._has_carried:
+            return
+        self._has_carried = True
+        for one in self.instruments:
+            call = one.calls.get("carry")
+            if call is not None:
+                try:
+                    given: Mapping[str, str] = call(self.run)
+                    self.run.carried |= {str(name): str(text) for name, text in given.items()}
+                except Exception as error:  # noqa: BLE001 - reported
+                    one.drop("carry", error)
+
+    # ---------------------------------------------------------------------------------------------------------- facts
+
+    def __call__(self, fact: Fact, commands: Sequence[Command]) -> None:
+        """A fact has been entered."""
+        cause: ObservedAttempt | None = None
+        match fact:
+            case StepReturned():
+                cause = self._ended(fact, "returned", result=fact.result)
+            case StepCommitted():
+                cause = self._attempts.get(fact.invocation)
+                for effect in fact.effects:
+                    self._done(effect, cause)
+                cause = self._ended(fact, "returned", result=fact.result)
+            case StepRaised():
+                cause = self._ended(fact, "raised", error=fact.error, delay=fact.delay)
+            case EventSent() | EventPublished():
+                number = fact.sender if isinstance(fact, EventSent) else fact.invocation
+                cause = None if number is None else self._attempts.get(number)
+                self._done(fact, cause)
+            case EventCollected():
+                self._collected(fact, commands)
+            case WaitOpened():
+                self._wait_opened(fact)
+            case WaitAbandoned():
+                self._wait_ended((fact.invocation, fact.waiter), fact.time, "abandoned", None)
+            case RunStarted():
+                self.run.start_event = fact.event
+                self.carry()
+                self._begun(fact.time)
+            case RunResumed():
+                self.run.resumed = True
+                self._begun(fact.time)
+            case _:
+                pass
+        for command in commands:
+            if type(command) is StartStep:
+                self._queued(command, fact.time, cause)
+            elif type(command) is AnswerWait:
+                key = command.invocation, command.waiter
+                self._wait_ended(key, fact.time, "timed out" if command.event is None else "answered", command.event)
+
+    def _begun(self, time: float) -> None:
+        self.run.began = time
+        self._tell("run_started", self.run)
+
+    def _done(self, fact: EventSent | EventPublished | StateWritten, sender: ObservedAttempt | None) -> None:
+        if isinstance(fact, EventSent):
+            self._tell("event_sent", self.run, fact.event, sender)
+        elif isinstance(fact, EventPublished):
+            self._tell("event_published", self.run, fact.event, sender)
+
+    def _collected(self, fact: EventCollected, commands: Sequence[Command]) -> None:
+        attempt = self._attempts.get(fact.invocation)
+        if attempt is None:
+            return
+        key = attempt.step, fact.buffer
+        has, need = self._buffers.get(key, (0, 0))
+        if fact.expected is not None:
+            need = len(fact.expected)
+        is_full = any(type(command) is GiveBatch for command in commands)
+        has = need if is_full else has + 1
+        self._tell("event_collected", attempt, fact.event, fact.buffer, has, need)
+        self._buffers[key] = 0 if is_full else has, need
+
+    # ------------------------------------------------------------------------------------------------ attempts, waits
+
+    def attempt_started(self, attempt: ObservedAttempt) -> None:
+        """Its step is about to be called."""
+        self._tell("attempt_started", attempt)
+
+    def _queued(self, start: StartStep, time: float, cause: ObservedAttempt | None) -> None:
+        spec = self.run.plan.steps[start.step]
+        attempt = self._attempts[start.invocation] = ObservedAttempt(
+            self.run, spec.name, spec.where, start.invocation, start.attempt, start.event, time
+        )
+        self._tell("attempt_queued", attempt, self._failed.pop(start.invocation, None) or cause)
+
+    def around(self, start: StartStep, now: float) -> "AbstractContextManager[Any]":
+        """What an attempt is to run in."""
+        attempt = self._attempts[start.invocation]
+        attempt.began = now
+        return _Around(self, attempt)
+
+    def _ended(
+        self,
+        fact: StepReturned | StepCommitted | StepRaised,
+        outcome: Literal["returned", "raised"],
+        *,
+        result: Any = None,
+        error: BaseException | None = None,
+        delay: float | None = None,
+    ) -> ObservedAttempt | None:
+        attempt = self._attempts.pop(fact.invocation, None)
+        if attempt is not None:
+            attempt.ended, attempt.outcome = fact.time, outcome
+            attempt.result, attempt.error, attempt.delay = result, error, delay
+            if delay is not None:
+                self._failed[fact.invocation] = attempt
+            self._tell("attempt_ended", attempt)
+        return attempt
+
+    def _wait_opened(self, fact: WaitOpened) -> None:
+        attempt = self._attempts.get(fact.invocation)
+        if attempt is None:
+            return
+        wait = self._waits[fact.invocation, fact.waiter] = ObservedWait(
+            attempt, fact.waiter, fact.event_type, fact.requirements, fact.timeout, fact.question, fact.time
+        )
+        self._tell("wait_opened", wait)
+
+    def _wait_ended(
+        self,
+        key: tuple[int, str],
+        time: float,
+        outcome: Literal["answered", "timed out", "abandoned", "cancelled"],
+        answer: Event | None,
+    ) -> None:
+        wait = self._waits.pop(key, None)
+        if wait is not None:
+            wait.ended, wait.outcome, wait.answer = time, outcome, answer
+            self._tell("wait_ended", wait)
+
+    # ---------------------------------------------------------------------------------------------------------- the end
+
+    def end(self, now: float, result: Any, error: BaseException | None) -> None:
+        """The run has settled."""
+        run = self.run
+        if run.began is None:
+            return  # it never came to it: it was cancelled first, or couldn't be found or stored
+        for key in list(self._waits):
+            self._wait_ended(key, now, "cancelled", None)
+        for attempt in self._attempts.values():
+            attempt.ended, attempt.outcome = now, "cancelled"
+            self._tell("attempt_ended", attempt)
+        self._attempts.clear()
+        run.ended, run.result, run.error = now, result, error
+        if error is None:
+            run.outcome = "finished"
+        elif isinstance(error, RunSuspended):
+            run.outcome = "suspended"
+        else:
+            run.outcome = "cancelled" if isinstance(error, WorkflowCancelled) else "failed"
+        self._tell("run_ended", run)
+
+
+class _Around:
+    """The context managers of all instruments around one attempt. None can fail it, or swallow its exception."""
+
+    __slots__ = ("_attempt", "_entered", "_watch")
+
+    def __init__(self, watch: Watch, attempt: ObservedAttempt) -> None:
+        self._watch = watch
+        self._attempt = attempt
+        self._entered: list[tuple[Installed, AbstractContextManager[Any]]] = []
+
+    def __enter__(self) -> None:
+        for one in self._watch.instruments:
+            call = one.calls.get("around_attempt")
+            if call is not None:
+                try:
+                    manager: AbstractContextManager[Any] | None = call(self._attempt)
+                    if manager is not None:
+                        manager.__enter__()
+                        self._entered.append((one, manager))
+                except Exception as error:  # noqa: BLE001 - reported
+                    one.drop("around_attempt", error)
+        self._watch.attempt_started(self._attempt)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for one, manager in reversed(self._entered):
+            try:
+                manager.__exit__(kind, error, traceback)
+            except Exception as broken:  # noqa: BLE001 - reported, where it isn't what the step has raised itself
+                if broken is not error:
+                    one.drop("around_attempt", broken)
