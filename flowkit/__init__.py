@@ -62,9 +62,9 @@ if TYPE_CHECKING:
     from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
     from flowkit.evolution import stored_as
     from flowkit.handler import Handler
-from flowkit.instruments import Instrument, add_instrument, remove_instrument
-from flowkit.narrator import LoggingInstrument
+    from flowkit.instruments import Instrument, add_instrument, remove_instrument
     from flowkit.memory_store import MemoryStore
+    from flowkit.narrator import LoggingInstrument
     from flowkit.resource import Resource
     from flowkit.runtime import Runtime, open_runtime
     from flowkit.sqlite_store import SQLiteStore
@@ -149,7 +149,9 @@ _LATER = {
     "Handler": "handler",
     "HumanResponseEvent": "events",
     "InputRequiredEvent": "events",
+    "Instrument": "instruments",
     "InvalidWorkflow": "errors",
+    "LoggingInstrument": "narrator",
     "MemoryStore": "memory_store",
     "MisdirectedEvent": "errors",
     "NoEventLoop": "errors",
@@ -185,8 +187,10 @@ _LATER = {
     "WorkflowValidationError": "errors",
     "WrongCall": "errors",
     "WrongReturn": "errors",
+    "add_instrument": "instruments",
     "catch_error": "steps",
     "open_runtime": "runtime",
+    "remove_instrument": "instruments",
     "step": "steps",
     "stored_as": "evolution",
 }
