@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from flowkit.backend import Backend, uninterrupted
@@ -33,7 +32,6 @@ from flowkit.notebooks import InNotebooks
 from flowkit.performer import first_of
 from flowkit.recent import Recent
 from flowkit.runner import Run
-from flowkit.stations import Log
 from flowkit.storage_errors import RunSuspended
 from flowkit.stream import Origin, Reader
 
@@ -272,25 +270,35 @@ class Handler(InNotebooks):
         """
         return Reader(self._run.stream, 0 if from_start else self._run.stream.furthest, self)
 
-    def send_event(self, event: Event, step: str | None = None, *, to: Origin | None = None) -> Awaitable[None]:
+    def send_event(self, event: Event, step: str | None = None, *, to: Origin | None = None) -> None:
         """Send an event into the run, as ``handler.ctx.send_event`` does; ``to`` the nested run a question came from.
 
-        It is sent at once. Awaiting what this returns waits until a run with a store has it there, so that no crash can
-        lose it any more; cancelling that takes nothing back.
+        It is sent at once; where the run has a store, `stored` waits until it is there.
 
         Raises:
             RunFinished: the run has ended.
             MisdirectedEvent: there is no step of that name, or it doesn't take this event.
-
-        Awaiting it may also raise what awaiting the run does, where that has come to nothing in its store.
         """
         if to is not None and not isinstance(to, Origin):  # pyright: ignore[reportUnnecessaryIsInstance]
             cure = "give the reader's `origin`, read when the question came"
             raise WrongCall("send_event", f"takes an Origin as to, but got {shown(to)}", cure)
         run = self._run if to is None else self._run.nested(to.run_id)
-        before = self._run.records() if self._run.begun else None
         run.send(event, step, None)
-        return _Stored(self._run, before)
+
+    async def stored(self) -> None:
+        """Wait until a run with a store has all of it there that has happened so far: once this returns, no crash can
+        lose an event that was sent before. At once where the run has no store. Cancelling it changes nothing.
+
+        Raises:
+            StoreError: it could not be stored.
+            LeaseLost: another process has taken the run over.
+        """
+        run = self._run
+        await run.come_up()
+        if not run.begun and run.error is not None:
+            raise run.error.with_traceback(None)
+        for log in run.records():
+            await log.written()
 
     # ----------------------------------------------------------------------------------------------------- stepwise
 
@@ -405,31 +413,6 @@ async def _leave(
         return await group.__aexit__(kind, error, traceback)
     except BaseExceptionGroup as several:
         raise first_of(several) from None  # Ctrl-C came while it was waited for
-
-
-class _Stored:
-    """Awaits that what was sent into a run is in its store, where it has one. ``upto`` says how many records of which
-    log; ``None`` where the run had not begun."""
-
-    __slots__ = ("_run", "_upto")
-
-    def __init__(self, run: Run, before: dict[Log, int] | None) -> None:
-        self._run = run
-        self._upto = None if before is None else {log: n for log, n in run.records().items() if n > before.get(log, 0)}
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> None:
-        run = self._run
-        await run.come_up()
-        if not run.begun:
-            assert run.error is not None
-            raise run.error.with_traceback(None)
-        for log, upto in (run.records() if self._upto is None else self._upto).items():
-            await log.written(upto)
-        if run.log is None:
-            await anyio.lowlevel.checkpoint()
 
 
 class _Settled:

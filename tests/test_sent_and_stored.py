@@ -1,4 +1,4 @@
-"""Awaiting ``handler.send_event(…)``: what was sent is in the store then, or the caller is told why it isn't."""
+"""``handler.stored()``: what was sent is in the store then, or the caller is told why it isn't."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +30,11 @@ async def test_what_was_sent_survives_whatever_comes_next() -> None:
     store = MemoryStore()
     async with Patient().run(store=store, run_id="a") as handler:
         await anyio.sleep(1)
-        await handler.send_event(Charged("pen"))
+        handler.send_event(Charged("pen"))
+        await handler.stored()
         first = store.info("a")
-        await handler.send_event(Charged("ink"))
+        handler.send_event(Charged("ink"))
+        await handler.stored()
         second = store.info("a")
         assert first is not None and second is not None and second.length > first.length
         handler.send_event(Approved())
@@ -42,7 +44,8 @@ async def test_what_was_sent_survives_whatever_comes_next() -> None:
 async def test_it_is_in_the_file(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "runs.db")
     async with Ask().run(store=store, run_id="a") as handler:
-        await handler.send_event(HumanResponseEvent(response=3))  # before the run has begun
+        handler.send_event(HumanResponseEvent(response=3))  # before the run has begun
+        await handler.stored()
         other = SQLiteStore(tmp_path / "runs.db")
         assert len(other.read("a")) >= 2  # its head and start, and the answer
         other.close()
@@ -52,7 +55,8 @@ async def test_it_is_in_the_file(tmp_path: Path) -> None:
 
 async def test_without_a_store_there_is_nothing_to_wait_for() -> None:
     async with Ask().run() as handler:
-        await handler.send_event(HumanResponseEvent(response=3))
+        handler.send_event(HumanResponseEvent(response=3))
+        await handler.stored()
         assert await handler == 3
 
 
@@ -61,10 +65,10 @@ async def test_the_caller_is_told_what_the_store_did_not_take() -> None:
     handler = Patient().run(store=store, run_id="a")
     await anyio.sleep(1)
     store.is_full = True
-    sent = handler.send_event(Charged("pen"))
+    handler.send_event(Charged("pen"))
     await anyio.sleep(1)  # the store has failed, and the run has ended here
     with pytest.raises(StoreError, match="the disk is full"):
-        await sent
+        await handler.stored()
     with pytest.raises(StoreError, match="the disk is full"):
         await handler
 
@@ -73,9 +77,9 @@ async def test_the_caller_is_told_where_the_run_never_began() -> None:
     store = Full()
     store.is_full = True
     handler = Patient().run(store=store, run_id="a")
-    sent = handler.send_event(Charged("pen"))
+    handler.send_event(Charged("pen"))
     with pytest.raises(StoreError, match="the disk is full"):
-        await sent
+        await handler.stored()
     with pytest.raises(StoreError, match="the disk is full"):
         await handler
 
@@ -83,9 +87,9 @@ async def test_the_caller_is_told_where_the_run_never_began() -> None:
 async def test_the_run_may_have_ended_meanwhile() -> None:
     handler = Ask().run(store=MemoryStore(), run_id="a")
     await anyio.sleep(1)
-    sent = handler.send_event(HumanResponseEvent(response=3))
+    handler.send_event(HumanResponseEvent(response=3))
     assert await handler == 3
-    await sent
+    await handler.stored()
 
 
 async def test_a_mistake_is_said_at_the_call() -> None:
