@@ -156,6 +156,16 @@ LAYERS = {
         drawing.mermaid
         drawing.page
         drawing
+        command_line.exits
+        command_line.output
+        command_line.group
+        command_line.loading
+        command_line.options
+        command_line.typed
+        command_line.values
+        command_line.run
+        command_line
+        __main__
     """,
 }
 """Module names without the leading `flowkit.`; `flowkit` is `flowkit/__init__.py`."""
