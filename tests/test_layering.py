@@ -146,6 +146,7 @@ LAYERS = {
         examples.approval
         examples.react_agent
         examples.text_to_sql
+        drawing.mentions
         drawing.graph
         drawing.layers
         drawing.scripts

@@ -1,8 +1,9 @@
 """What can be said of a workflow before it runs, as a graph: steps, the events between them, and who is outside.
 
-Only what the plan knows is in it. What a step sends with ``ctx.send_event`` or waits for with ``ctx.wait_for_event`` is
-decided while it runs, so no edge is made up for it: an event that some step takes and nothing returns is marked as
-coming from there, one that is returned and no step takes as going to whoever waits for it.
+Firm arrows are what the plan knows. What a step sends with ``ctx.send_event`` is decided while it runs, so no arrow is
+made up for it: an event that some step takes and nothing returns is marked as coming from there, one that is returned
+and no step takes as going to whoever waits for it. What it waits for with ``ctx.wait_for_event`` is guessed from its
+code (mentions.py), and drawn dashed.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
+from flowkit.drawing.mentions import awaited
 from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from flowkit.plan import Plan
 from flowkit.resource import Factory, type_name
@@ -19,6 +21,7 @@ from flowkit.workflow import Workflow, drawn_of, plan_of
 __all__ = ["Edge", "Graph", "Kind", "Node", "fields_of", "graph_of"]
 
 Kind = Literal["step", "catcher", "start", "stop", "event", "asks", "answers", "loose", "person"]
+Waits = tuple[list[type[Event]], list[type[Event]]]
 DEEPEST = 4
 """Nested workflows that are drawn in one another; what is nested deeper is named only."""
 
@@ -38,7 +41,7 @@ class Node:
 @attrs.frozen
 class Edge:
     """An arrow between two boxes, by their ids. ``many``: a list of events; ``fails``: to a ``@catch_error`` step;
-    ``may``: the annotation leaves it open."""
+    ``may``: the annotation leaves it open, or only the code tells."""
 
     source: str
     target: str
@@ -68,8 +71,10 @@ def _graph(workflow: Workflow | type[Workflow], child: str, above: tuple[str, ..
         plan, children = plan_of(workflow), drawn_of(workflow)[1]
     else:
         plan, children = plan_of(workflow.__new__(workflow)), {}
-    nodes = [_step(plan, spec, children, (*above, plan.name)) for spec in plan.steps]
-    events, edges = _events(plan)
+    owner = type(workflow) if isinstance(workflow, Workflow) else workflow
+    waits = {spec.name: awaited(plan, spec, owner) for spec in plan.steps}
+    nodes = [_step(plan, spec, children, waits[spec.name], (*above, plan.name)) for spec in plan.steps]
+    events, edges = _events(plan, waits)
     asked = {event.id for event in events if event.kind == "asks"}
     answered = {event.id for event in events if event.kind == "answers"}
     if asked or answered:
@@ -82,7 +87,7 @@ def _graph(workflow: Workflow | type[Workflow], child: str, above: tuple[str, ..
 # ------------------------------------------------------------------------------------------------------------- steps
 
 
-def _step(plan: Plan, spec: StepSpec, children: dict[str, Workflow], above: tuple[str, ...]) -> Node:
+def _step(plan: Plan, spec: StepSpec, children: dict[str, Workflow], waits: Waits, above: tuple[str, ...]) -> Node:
     options = spec.options
     lines: list[str] = []
     if options.retry_policy is not None:
@@ -100,13 +105,15 @@ def _step(plan: Plan, spec: StepSpec, children: dict[str, Workflow], above: tupl
             lines.append(f"▣ {name}: {kind.__name__}")
         else:
             inner.append(_graph(child, name, above))
-    detail = "\n".join(_said(plan, spec))
+    if any(waits):
+        lines.append("◌ waits")
+    detail = "\n".join(_said(plan, spec, waits))
     return Node(
         f"step {spec.name}", "catcher" if options.catches else "step", spec.name, tuple(lines), detail, tuple(inner)
     )
 
 
-def _said(plan: Plan, spec: StepSpec) -> Iterator[str]:
+def _said(plan: Plan, spec: StepSpec, waits: Waits) -> Iterator[str]:
     options = spec.options
     takes = " | ".join(kind.__name__ for kind in spec.accepts)
     yield f"{'@catch_error' if options.catches else '@step'} {spec.name}"
@@ -126,7 +133,10 @@ def _said(plan: Plan, spec: StepSpec) -> Iterator[str]:
     if spec.state_type is not None:
         yield f"state: {type_name(spec.state_type)}"
     if spec.context_parameter is not None:
-        yield "has the context: what it sends or waits for by itself can't be known before a run"
+        yield "has the context: what it sends by itself can't be known before a run"
+    for what, kinds in zip(("asks", "waits for"), waits, strict=True):
+        if kinds:
+            yield f"{what} {', '.join(kind.__name__ for kind in kinds)}, by its code"
     for name, (kind, factory) in spec.resources.items():
         yield f"resource {name}: {type_name(kind)}, from {_made_by(factory)}"
     for name, kind in spec.children.items():
@@ -156,13 +166,14 @@ def _brief(value: object) -> str:
 # ------------------------------------------------------------------------------------------------------------ events
 
 
-def _events(plan: Plan) -> tuple[list[Node], list[Edge]]:
+def _events(plan: Plan, waits: dict[str, Waits]) -> tuple[list[Node], list[Edge]]:
     makers: dict[type[Event], list[tuple[StepSpec, bool]]] = {}
     for spec in plan.steps:
         for listed, kinds in ((False, spec.returns), (True, spec.returns_lists)):
             for kind in sorted(kinds, key=_order):
                 makers.setdefault(kind, []).append((spec, listed))
-    all_kinds = list(dict.fromkeys([*plan.accepting, *makers]))
+    by_code = [kind for several in waits.values() for kinds in several for kind in kinds]
+    all_kinds = list(dict.fromkeys([*plan.accepting, *makers, *by_code]))
     names = {kind: f"event {number} {kind.__name__}" for number, kind in enumerate(all_kinds)}
     edges: list[Edge] = []
     for kind in all_kinds:
@@ -180,17 +191,23 @@ def _events(plan: Plan) -> tuple[list[Node], list[Edge]]:
                 for taken in plan.accepting
                 if taken is not kind and issubclass(taken, kind) and not issubclass(taken, StartEvent)
             ]
+    for name, (asked, expected) in waits.items():
+        edges += [Edge(f"step {name}", names[kind], "asks", "may") for kind in asked]
+        edges += [Edge(names[kind], f"step {name}", "waits", "may") for kind in expected]
+    awaited_kinds = {kind for _, expected in waits.values() for kind in expected}
     for spec in plan.steps:
         catcher = plan.catcher_of(spec.name)
         if catcher is not None and catcher != spec.name:
             edges.append(Edge(f"step {spec.name}", f"step {catcher}", "fails", "fails"))
     reached = {edge.target for edge in edges}
-    nodes = [_event(plan, kind, names[kind], made=names[kind] in reached) for kind in all_kinds]
+    nodes = [
+        _event(names[kind], kind, made=names[kind] in reached, taken=bool(plan.takers(kind)) or kind in awaited_kinds)
+        for kind in all_kinds
+    ]
     return nodes, edges
 
 
-def _event(plan: Plan, kind: type[Event], id: str, *, made: bool) -> Node:
-    taken = bool(plan.takers(kind))
+def _event(id: str, kind: type[Event], *, made: bool, taken: bool) -> Node:
     lines: tuple[str, ...] = ()
     what: Kind = "event"
     if issubclass(kind, StartEvent):
