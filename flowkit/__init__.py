@@ -10,7 +10,7 @@ Where everything lives, innermost first; imports only ever point upwards in this
     dispatch, machine
     leaves, evolution, containers, forms,     keeping: runs as bytes, and back, and where the bytes are
     serialization, snapshot, store,
-    memory_store, sqlite_file, sqlite_store,
+    memory_store, sqlite_file, sqlite_mail, sqlite_rows, sqlite_store,
     process, shape, fact_forms, records,
     history, journal
     backend, stream, turns, resource_pool,    running: a task group around each machine, its connection to its store,

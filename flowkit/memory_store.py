@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 import attrs
 
 from flowkit.storage_errors import RunElsewhere, StoreBusy, UnknownRun
-from flowkit.store import ENDED, RunInfo, Status, Store, Write
+from flowkit.store import ENDED, Message, RunInfo, Status, Store, Write
 
 __all__ = ["MemoryStore"]
 
@@ -51,9 +51,12 @@ class MemoryStore(Store):
     """Keeps runs in memory, for as long as this object lives."""
 
     inline = True
+    shared = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._mail: dict[int, Message] = {}  # in the order they were posted
+        self._posted = 0
         self._runs: dict[str, _Run] = {}  # in the order they were created
         self._leases: dict[str, float] = {}
 
@@ -75,6 +78,8 @@ class MemoryStore(Store):
             self._lock.release()
 
     def _write(self, write: Write) -> bool:
+        if write.taken and not self._may_take(write.taken):
+            return False
         run = self._runs.get(write.run_id)
         if write.new is not None:
             if run is not None or write.fence != 1 or write.position != 0:
@@ -92,7 +97,16 @@ class MemoryStore(Store):
             run.status, run.due = write.status, write.due
             if write.status in ENDED or write.status == "damaged":
                 run.owner = None
+        for number in write.taken:
+            self._mail.pop(number, None)
+        for number, why in write.refused:
+            if (message := self._mail.get(number)) is not None:
+                self._mail[number] = attrs.evolve(message, refusal=why)
         return True
+
+    def _may_take(self, numbers: Sequence[int]) -> bool:
+        found = [self._mail.get(number) for number in numbers]
+        return all(message is not None and message.refusal is None for message in found)
 
     def claim(self, run_id: str, owner: str, now: float) -> RunInfo:
         with self._lock:
@@ -186,4 +200,35 @@ class MemoryStore(Store):
             gone = [run for run in self._runs.values() if run.run_id in named or run.parent in named]
             for run in gone:
                 del self._runs[run.run_id]
+            ids = {run.run_id for run in gone}
+            for message in [one for one in self._mail.values() if one.run_id in ids]:
+                del self._mail[message.number]
         return sum(run.run_id in named for run in gone)
+
+    def post(self, run_id: str, data: bytes, time: float) -> int | None:
+        with self._lock:
+            if not self._is_open(run_id):
+                return None
+            self._posted += 1
+            self._mail[self._posted] = Message(self._posted, run_id, data, time)
+            return self._posted
+
+    def mail(self, run_id: str | None = None) -> list[Message]:
+        with self._lock:
+            return [
+                message
+                for message in self._mail.values()
+                if message.refusal is None and run_id in (None, message.run_id) and self._is_open(message.run_id)
+            ]
+
+    def _is_open(self, run_id: str) -> bool:
+        run = self._runs.get(run_id)
+        return run is not None and run.status not in ENDED and run.status != "damaged"
+
+    def message(self, number: int) -> Message | None:
+        with self._lock:
+            return self._mail.get(number)
+
+    def withdraw(self, number: int) -> bool:
+        with self._lock:
+            return self._mail.pop(number, None) is not None

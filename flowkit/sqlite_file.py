@@ -34,9 +34,8 @@ __all__ = ["APPLICATION_ID", "FORMAT", "MIGRATIONS", "Opened", "explained", "ope
 
 APPLICATION_ID = int.from_bytes(b"flwk", "big")
 """At byte 68 of the file. https://sqlite.org/pragma.html#pragma_application_id"""
-FORMAT = 1
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
-"""What brings a file of this format to the next one. Runs within a transaction."""
+FORMAT = 2
+"""Of the file: 2 since there is a table for mail."""
 
 SCHEMA = {
     "runs": """CREATE TABLE runs(
@@ -51,7 +50,14 @@ SCHEMA = {
     "records": "CREATE TABLE records(id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "leases": """CREATE TABLE leases(
         owner TEXT PRIMARY KEY NOT NULL, until REAL NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID""",
+    "mail": """CREATE TABLE mail(
+        number INTEGER PRIMARY KEY, run INTEGER NOT NULL, posted REAL NOT NULL, data BLOB NOT NULL,
+        refusal TEXT, seal INTEGER NOT NULL)""",
 }
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], object]] = {
+    1: lambda connection: connection.execute(SCHEMA["mail"]),
+}
+"""What brings a file of this format to the next one. Runs within a transaction."""
 SMALLEST = 512
 """Bytes of a page: SQLite takes what is shorter for an empty database."""
 LOG_PAGES = 1000
@@ -214,7 +220,7 @@ def _prepare(connection: sqlite3.Connection, name: str, patience: float) -> None
     found: dict[str, str] = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
     if application != APPLICATION_ID or any(found.get(item) != sql for item, sql in SCHEMA.items()):
         raise StoreError(name, "its tables aren't as flowkit made them", cure, "damaged")
-    for table in ("runs", "leases"):
+    for table in ("runs", "leases", "mail"):
         report: list[tuple[str]] = connection.execute(f"PRAGMA integrity_check('{table}')").fetchall()
         if report != [("ok",)]:
             raise StoreError(name, f"its index of runs is damaged ({report[0][0]})", cure, "damaged")

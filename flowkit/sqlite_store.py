@@ -1,8 +1,9 @@
 """Runs in one SQLite file, with Python's own ``sqlite3``: a path, nothing to install or to start.
 
-**Tables** (sqlite_file.py). ``runs`` has a row for each run, ``leases`` one for each owner, and ``records`` one for
-each record. A record's ``id`` is its run's key and its own number in one integer, 32 bits each: a journal lies
-together, and needs no index. A record of 130 bytes takes 165 to 175 bytes of the file, a run some 250.
+**Tables** (sqlite_file.py). ``runs`` has a row for each run, ``leases`` one for each owner, ``mail`` one for each
+message that waits (sqlite_mail.py), and ``records`` one for each record. A record's ``id`` is its run's key and its own
+number in one integer, 32 bits each: a journal lies together, and needs no index. A record of 130 bytes takes 165 to 175
+bytes of the file, a run some 250.
 
 **A commit** of one record is two statements: the run's row is replaced where it is still as this store knows it, and
 the record is added. What it knows of a row it remembers from its last write. Where that isn't the row any more (another
@@ -32,7 +33,6 @@ whatever workflows are asked for; writes to it are refused; `SQLiteStore.delete`
 import atexit
 import os
 import sqlite3
-import struct
 import threading
 import weakref
 from collections.abc import Collection, Generator, Sequence
@@ -45,18 +45,24 @@ import attrs
 
 from flowkit.errors import WrongCall, shown
 from flowkit.sqlite_file import Opened, explained, open_file, told, transaction
+from flowkit.sqlite_mail import (
+    enter_mail,
+    find_mail,
+    find_message,
+    forget_mail,
+    may_take,
+    post_message,
+    withdraw_message,
+)
+from flowkit.sqlite_rows import COLUMNS, Row, as_stored, row_of, unreadable
 from flowkit.storage_errors import RunDamaged, RunElsewhere, StoreBusy, StoreError, UnknownRun
-from flowkit.store import ENDED, RunInfo, Status, Store, Write
+from flowkit.store import ENDED, Message, RunInfo, Status, Store, Write
 
 __all__ = ["SQLiteStore"]
 
 Synchronous = Literal["FULL", "NORMAL"]
 FORGET = 7 * 24 * 3600.0
 """Seconds after which a lease that is over is forgotten: nobody asks whether its owner was alive a week ago."""
-
-_TAIL = struct.Struct("<qd")
-_COLUMNS = "key, run_id, workflow, status, created, updated, due, parent, owner, fence, length, base, seal"
-
 
 # A connection can't be used, nor even closed, on the other side of a fork, and SQLite's own books about a file's locks
 # would be wrong there for a new one too (https://sqlite.org/howtocorrupt.html, 2.6). So nothing is open while a process
@@ -66,79 +72,6 @@ AT_EXIT = 1.0
 
 _STORES: "weakref.WeakSet[SQLiteStore]" = weakref.WeakSet()
 _HELD: "list[SQLiteStore]" = []
-
-
-@attrs.define(eq=False)
-class _Row:
-    """A run's row. ``name`` and ``rest`` are checksums of its id, and of that and all the rest but the tail: what each
-    commit changes. ``seal`` goes over everything."""
-
-    key: int
-    run_id: str
-    workflow: str
-    status: Status
-    created: float
-    updated: float
-    due: float | None
-    parent: str | None
-    owner: str | None
-    fence: int
-    length: int
-    base: int
-    name: int = 0
-    rest: int = 0
-    seal: int = 0
-
-    def sealed(self) -> "_Row":
-        """Compute its checksums."""
-        self.name = crc32(self.run_id.encode())
-        facts = (self.workflow, self.status, self.created, self.due, self.parent, self.owner, self.fence, self.base)
-        self.rest = crc32(repr(facts).encode(), self.name)
-        self.seal = crc32(_TAIL.pack(self.length, self.updated), self.rest)
-        return self
-
-    def extended(self, records: int, time: float) -> "_Row":
-        """After a commit of so many records (each commit takes this: `attrs.evolve` costs six times as much)."""
-        length = self.length + records
-        return _Row(
-            self.key, self.run_id, self.workflow, self.status, self.created, time, self.due, self.parent, self.owner,
-            self.fence, length, self.base, self.name, self.rest, crc32(_TAIL.pack(length, time), self.rest),
-        )  # fmt: skip
-
-    def info(self) -> RunInfo:
-        return RunInfo(
-            run_id=self.run_id,
-            workflow=self.workflow,
-            status=self.status,
-            created=self.created,
-            updated=self.updated,
-            due=self.due,
-            parent=self.parent,
-            owner=self.owner,
-            fence=self.fence,
-            length=self.length,
-            base=self.base,
-        )
-
-
-def _row(columns: tuple[Any, ...]) -> _Row:
-    """Read a row.
-
-    Raises:
-        RunDamaged: it isn't as it was written.
-    """
-    try:
-        row = _Row(*columns[:-1]).sealed()
-        if row.seal == columns[-1]:
-            return row
-    except (TypeError, AttributeError, struct.error):  # a value of another type
-        pass
-    raise RunDamaged(str(columns[1]), None, "its line in the index isn't as it was written")
-
-
-def _number(value: float) -> float:
-    """As it comes back: a float, and zero without a sign."""
-    return float(value) + 0.0
 
 
 class SQLiteStore(Store):
@@ -170,7 +103,8 @@ class SQLiteStore(Store):
         self._reading = threading.Lock()
         self._opening = threading.Lock()
         self._opened: Opened | None = None
-        self._rows: dict[str, _Row] = {}  # as this store last wrote them; others may have changed them since
+        self._times_opened = 0
+        self._rows: dict[str, Row] = {}  # as this store last wrote them; others may have changed them since
 
     def __repr__(self) -> str:
         return self._name
@@ -184,6 +118,7 @@ class SQLiteStore(Store):
     def _open(self) -> Opened:
         if self._opened is None:
             self._opened = open_file(self.path, self._name, self.synchronous, self.busy_timeout)
+            self._times_opened += 1
             _STORES.add(self)
         return self._opened
 
@@ -231,8 +166,8 @@ class SQLiteStore(Store):
             raise StoreError(self._name, problem, "put it back, or close this store and open it again", "no-store")
 
     @contextmanager
-    def _look(self) -> Generator[sqlite3.Cursor]:
-        """A transaction that reads: everything in it is of one moment."""
+    def _read(self) -> Generator[sqlite3.Connection]:
+        """The connection that reads."""
         with self._reading, explained(self._name):
             opened = self._opened
             if opened is None:
@@ -240,18 +175,24 @@ class SQLiteStore(Store):
                     opened = self._open()
             if opened.reader.in_transaction:
                 opened.reader.rollback()
-            cursor = opened.reader.cursor()
+            yield opened.reader
+
+    @contextmanager
+    def _look(self) -> Generator[sqlite3.Cursor]:
+        """A transaction that reads: everything in it is of one moment."""
+        with self._read() as reader:
+            cursor = reader.cursor()
             cursor.execute("BEGIN")
             try:
                 yield cursor
             finally:
                 cursor.close()
-                opened.reader.rollback()
+                reader.rollback()
 
     # Writing
 
     def commit(self, writes: Sequence[Write], *, wait: bool = True) -> list[bool]:
-        changed: dict[str, _Row] = {}
+        changed: dict[str, Row] = {}
         with self._change(wait) as cursor:
             stored = [self._write(cursor, write, changed) for write in writes]
         if len(self._rows) > 10_000:
@@ -263,7 +204,9 @@ class SQLiteStore(Store):
                 self._rows[run_id] = row
         return stored
 
-    def _write(self, cursor: sqlite3.Cursor, write: Write, changed: dict[str, _Row]) -> bool:
+    def _write(self, cursor: sqlite3.Cursor, write: Write, changed: dict[str, Row]) -> bool:
+        if write.taken and not may_take(cursor, write.taken):
+            return False
         if write.new is not None:
             row = self._create(cursor, write)
         else:
@@ -289,21 +232,23 @@ class SQLiteStore(Store):
             cursor.executemany("INSERT INTO records VALUES (?, ?)", rows)
         if self._opened is not None:
             self._opened.large += sum(len(data) >> 12 for _, data in rows)
+        if write.taken or write.refused:
+            enter_mail(cursor, write)
         return True
 
-    def _create(self, cursor: sqlite3.Cursor, write: Write) -> _Row | None:
+    def _create(self, cursor: sqlite3.Cursor, write: Write) -> Row | None:
         assert write.new is not None
         if write.fence != 1 or write.position != 0:
             return None
-        new, status, time = write.new, write.status or "running", _number(write.time)
-        due = None if write.status is None or write.due is None else _number(write.due)
+        new, status, time = write.new, write.status or "running", as_stored(write.time)
+        due = None if write.status is None or write.due is None else as_stored(write.due)
         owner = None if _ends(status) else new.owner
-        row = _Row(
+        row = Row(
             0, write.run_id, new.workflow, status, time, time, due, new.parent, owner, 1, len(write.records),
             write.base or 0,
         ).sealed()  # fmt: skip
         cursor.execute(
-            f"INSERT INTO runs({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            f"INSERT INTO runs({COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT(run_id) DO NOTHING",
             (
                 row.run_id, row.workflow, row.status, time, time, due, row.parent, owner, 1, row.length, row.base,
@@ -315,11 +260,11 @@ class SQLiteStore(Store):
         row.key = cursor.lastrowid
         return row
 
-    def _extend(self, cursor: sqlite3.Cursor, known: _Row, write: Write) -> _Row | None:
+    def _extend(self, cursor: sqlite3.Cursor, known: Row, write: Write) -> Row | None:
         """Replace the row where it is as known, and this write's."""
         if known.fence != write.fence or known.length != write.position:
             return None
-        row = known.extended(len(write.records), _number(write.time))
+        row = known.extended(len(write.records), as_stored(write.time))
         if write.status is None and write.base is None:
             cursor.execute(
                 "UPDATE runs SET length=?, updated=?, seal=? WHERE key=? AND seal=? AND length=? AND fence=?",
@@ -328,14 +273,14 @@ class SQLiteStore(Store):
             return row if cursor.rowcount == 1 else None
         if write.status is not None:
             row.status = write.status
-            row.due = None if write.due is None else _number(write.due)
+            row.due = None if write.due is None else as_stored(write.due)
             if _ends(row.status):
                 row.owner = None
         if write.base is not None:
             row.base = write.base
         return row if self._replace(cursor, known, row.sealed()) else None
 
-    def _replace(self, cursor: sqlite3.Cursor, known: _Row, row: _Row) -> bool:
+    def _replace(self, cursor: sqlite3.Cursor, known: Row, row: Row) -> bool:
         cursor.execute(
             "UPDATE runs SET status=?, updated=?, due=?, owner=?, fence=?, length=?, base=?, seal=? "
             "WHERE key=? AND seal=? AND length=? AND fence=?",
@@ -346,9 +291,9 @@ class SQLiteStore(Store):
         )  # fmt: skip
         return cursor.rowcount == 1
 
-    def _load(self, cursor: sqlite3.Cursor, run_id: str) -> _Row | None:
-        found = cursor.execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id=?", (run_id,)).fetchone()
-        return None if found is None else _row(found)
+    def _load(self, cursor: sqlite3.Cursor, run_id: str) -> Row | None:
+        found = cursor.execute(f"SELECT {COLUMNS} FROM runs WHERE run_id=?", (run_id,)).fetchone()
+        return None if found is None else row_of(found)
 
     # Owners
 
@@ -383,7 +328,7 @@ class SQLiteStore(Store):
             return self._replace(cursor, row, attrs.evolve(row, owner=None).sealed())
 
     def beat(self, owner: str, until: float) -> None:
-        until = _number(until)
+        until = as_stored(until)
         with self._change() as cursor:
             cursor.execute(
                 "INSERT INTO leases VALUES (?, ?, ?) "
@@ -395,9 +340,9 @@ class SQLiteStore(Store):
     def leave(self, owner: str) -> None:
         with self._change() as cursor:
             cursor.execute("DELETE FROM leases WHERE owner=?", (owner,))
-            for found in cursor.execute(f"SELECT {_COLUMNS} FROM runs WHERE owner=?", (owner,)).fetchall():
+            for found in cursor.execute(f"SELECT {COLUMNS} FROM runs WHERE owner=?", (owner,)).fetchall():
                 try:
-                    row = _row(found)
+                    row = row_of(found)
                 except RunDamaged:  # it is free all the same: its owner has no lease now
                     continue
                 self._replace(cursor, row, attrs.evolve(row, owner=None).sealed())
@@ -440,14 +385,14 @@ class SQLiteStore(Store):
                 where.append(f"(owner IS NULL OR owner NOT IN ({_marks(alive)}))")
                 values += alive
             order = "DESC" if newest else "ASC"
-            query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY {plus}key {order}"
+            query = f"SELECT {COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY {plus}key {order}"
             for columns in cursor.execute(query, values):
                 if limit is not None and len(found) >= limit:
                     break
                 try:
-                    row = _row(columns)
+                    row = row_of(columns)
                 except RunDamaged:
-                    found.append(_unreadable(columns))
+                    found.append(unreadable(columns))
                 else:
                     if workflows is None or row.workflow in workflows:
                         found.append(row.info())
@@ -456,11 +401,11 @@ class SQLiteStore(Store):
     def next_due(self, workflows: Collection[str]) -> float | None:
         with self._look() as cursor:
             query = (
-                f"SELECT {_COLUMNS} FROM runs WHERE due IS NOT NULL AND owner IS NULL AND parent IS NULL ORDER BY due"
+                f"SELECT {COLUMNS} FROM runs WHERE due IS NOT NULL AND owner IS NULL AND parent IS NULL ORDER BY due"
             )
             for columns in cursor.execute(query):
                 try:
-                    row = _row(columns)
+                    row = row_of(columns)
                 except RunDamaged:
                     continue
                 if row.workflow in workflows:
@@ -494,7 +439,36 @@ class SQLiteStore(Store):
                 first = key << 32
                 cursor.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, first + 0xFFFFFFFF))
                 cursor.execute("DELETE FROM runs WHERE key=?", (key,))
+                forget_mail(cursor, key)
         return len(named.intersection(gone.values()))
+
+    # Mail
+
+    def post(self, run_id: str, data: bytes, time: float) -> int | None:
+        with self._change() as cursor:
+            row = self._load(cursor, run_id)
+            if row is None or _ends(row.status):
+                return None
+            return post_message(cursor, row.key, run_id, data, as_stored(time), self._name)
+
+    def mail(self, run_id: str | None = None) -> list[Message]:
+        with self._look() as cursor:
+            return find_mail(cursor, run_id, self._name)
+
+    def message(self, number: int) -> Message | None:
+        with self._look() as cursor:
+            return find_message(cursor, number, self._name)
+
+    def withdraw(self, number: int) -> bool:
+        with self._change() as cursor:
+            return withdraw_message(cursor, number)
+
+    def changes(self) -> int | None:
+        """https://sqlite.org/pragma.html#pragma_data_version: of the connection that reads, so each commit of the one
+        that writes changes it, too. A file that is opened anew counts as changed."""
+        with self._read() as reader:
+            version: int = reader.execute("PRAGMA data_version").fetchone()[0]
+            return (self._times_opened << 32) + version
 
     # Forking
 
@@ -553,7 +527,7 @@ def _lease_seal(owner: Any, until: Any) -> int:
     return crc32(repr((owner, until)).encode())
 
 
-def _checked(row: _Row, start: int, found: list[tuple[Any, Any]]) -> list[bytes]:
+def _checked(row: Row, start: int, found: list[tuple[Any, Any]]) -> list[bytes]:
     records: list[bytes] = []
     for position, (number, data) in enumerate(found, start):
         if number != (row.key << 32) + position:
@@ -564,12 +538,3 @@ def _checked(row: _Row, start: int, found: list[tuple[Any, Any]]) -> list[bytes]
     if start + len(records) < row.length:
         raise RunDamaged(row.run_id, start + len(records), "it is missing")
     return records
-
-
-def _unreadable(columns: tuple[Any, ...]) -> RunInfo:
-    """Stands in a list for a run whose line isn't as it was written: its id is right (two trees of the file have it),
-    and so are the columns that were looked for in an index; of the others nobody knows."""
-    return RunInfo(
-        run_id=str(columns[1]), workflow="", status="damaged", created=0.0, updated=0.0, due=None, parent=None,
-        owner=None, fence=0, length=0, base=0,
-    )  # fmt: skip

@@ -9,6 +9,11 @@ beaten in time. Each claim raises the run's *fence*. A write carries the fence i
 where that isn't the run's any more. So a process that was stopped and woken again can't write over whoever took its
 runs, whatever its clock says (M. Kleppmann, "How to do distributed locking", 2016).
 
+**Mail.** Who isn't a run's owner can leave a *message* for it (`Store.post`; what is in it is mailbox.py's business).
+The owner takes it with the write that holds what follows from it (``Write.taken``), in one transaction, so it is taken
+exactly once whatever happens when; or it says that it can't be taken, and why (``Write.refused``). Then it is kept for
+whoever posted it, who removes it (`Store.withdraw`). A message that is no longer there has been taken.
+
 **Damage.** What a store can't read of one run is that run's matter: methods that are about it raise `RunDamaged`, a
 write to it is refused, `find` may list it as *damaged* although another status or workflow was asked for, and it can be
 deleted. Other runs go on.
@@ -26,7 +31,7 @@ from typing import Literal
 
 import attrs
 
-__all__ = ["ENDED", "LEASE", "STATUSES", "NewRun", "RunInfo", "Status", "Store", "Write"]
+__all__ = ["ENDED", "LEASE", "STATUSES", "Message", "NewRun", "RunInfo", "Status", "Store", "Write"]
 
 Status = Literal["running", "waiting", "finished", "failed", "cancelled", "damaged"]
 STATUSES: tuple[Status, ...] = ("running", "waiting", "finished", "failed", "cancelled", "damaged")
@@ -66,6 +71,20 @@ class NewRun:
     parent: str | None = None
 
 
+@attrs.frozen
+class Message:
+    """What was posted to a run. Its ``number`` is larger than that of any message before. ``data`` is ``None`` where it
+    isn't as it was written. ``time`` is when it was posted, in seconds since the epoch; ``refusal`` says why the run's
+    owner couldn't take it (``None`` until then).
+    """
+
+    number: int
+    run_id: str
+    data: bytes | None
+    time: float
+    refusal: str | None = None
+
+
 @attrs.define
 class Write:
     """What is added to one run's journal, all of it or nothing.
@@ -74,6 +93,10 @@ class Write:
     and ``due`` replace the run's (``status=None`` leaves both as they are); a status in `ENDED`, or *damaged*, takes
     the run from its owner. ``base`` replaces the run's (``None`` leaves it). With ``new`` the write creates the run;
     ``fence`` is 1 then.
+
+    ``taken`` are the numbers of messages that it removes (they may have been posted to a run that this one is nested
+    in); it is refused where one isn't there or has been refused. ``refused`` are messages that can't be taken, each
+    with why; one that isn't there is passed over.
     """
 
     run_id: str
@@ -85,6 +108,8 @@ class Write:
     due: float | None = None
     base: int | None = None
     new: NewRun | None = None
+    taken: Sequence[int] = ()
+    refused: Sequence[tuple[int, str]] = ()
 
 
 LEASE = 30.0
@@ -96,11 +121,13 @@ class Store(ABC):
 
     ``inline``: whether `commit` is always quick enough to be called from the event loop's thread (``True``), never
     (``False``), or as measured (``None``). ``lease``: seconds that a process keeps the runs it was given this store for
-    (``run(store=…)``) after it was last heard of.
+    (``run(store=…)``) after it was last heard of. ``shared``: whether there may be others that post to the same runs,
+    other processes or other objects, so that one has to look for it now and then (`changes`).
     """
 
     inline: bool | None = None
     lease: float = LEASE
+    shared: bool = True
 
     @abstractmethod
     def open(self) -> None:
@@ -119,7 +146,8 @@ class Store(ABC):
         """Store these writes for good, together: when this returns they survive the end of the process.
 
         The result says for each whether it was stored. One is refused (``False``), and leaves the others alone, where
-        its fence or its position isn't the run's, where it creates a run that there is, or where there is no such run.
+        its fence or its position isn't the run's, where it creates a run that there is, where there is no such run, or
+        where it takes a message that isn't there.
         Several writes may be for one run, in order.
 
         Args:
@@ -196,4 +224,28 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, run_ids: Collection[str]) -> int:
-        """Forget these runs, and those nested in them; how many there were of those named."""
+        """Forget these runs, those nested in them, and their mail; how many runs there were of those named."""
+
+    @abstractmethod
+    def post(self, run_id: str, data: bytes, time: float) -> int | None:
+        """Leave a message for a run, for good (as `commit`); its number. ``None``, and nothing is left, where there is
+        no such run, or it has ended or is damaged. ``time`` is now, in seconds since the epoch. (Refusals that nobody
+        has asked for in a week may be forgotten.)"""
+
+    @abstractmethod
+    def mail(self, run_id: str | None = None) -> list[Message]:
+        """The messages that wait to be taken, in the order they were posted: for this run, or for all. Neither those
+        that were refused nor those for runs that have ended or are damaged."""
+
+    @abstractmethod
+    def message(self, number: int) -> Message | None:
+        """The message of this number, refused or not; ``None`` where there is none any more."""
+
+    @abstractmethod
+    def withdraw(self, number: int) -> bool:
+        """Remove a message; whether there was one."""
+
+    def changes(self) -> int | None:
+        """A number that is another one after another object or process has posted; ``None`` where it isn't known. Asked
+        several times a second, so it should take microseconds."""
+        return None

@@ -65,6 +65,7 @@ class Wrapped(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.inline = inner.inline
+        self.shared = inner.shared
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"

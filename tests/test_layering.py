@@ -51,6 +51,8 @@ LAYERS = {
         store
         memory_store
         sqlite_file
+        sqlite_mail
+        sqlite_rows
         sqlite_store
         process
         shape

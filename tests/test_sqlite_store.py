@@ -188,7 +188,7 @@ def test_a_newer_format(store: SQLiteStore) -> None:
     database(store.path, "PRAGMA user_version=7")
     error = refused(store.path)
     assert error.kind == "newer"
-    assert error.problem == "it was written by a newer flowkit (format 7; this one knows formats up to 1)"
+    assert error.problem == "it was written by a newer flowkit (format 7; this one knows formats up to 2)"
     assert error.cure == "upgrade flowkit here, or name another path"
 
 
@@ -287,22 +287,22 @@ def test_how_large_it_gets(tmp_path: Path) -> None:
 def test_it_is_brought_up_to_date(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.commit([new("r", b"one")])
     store.close()
-    monkeypatch.setattr(sqlite_file, "FORMAT", 3)
-    monkeypatch.setitem(sqlite_file.MIGRATIONS, 1, lambda connection: connection.execute("CREATE TABLE added(x)"))
+    monkeypatch.setattr(sqlite_file, "FORMAT", 4)
+    monkeypatch.setitem(sqlite_file.MIGRATIONS, 2, lambda connection: connection.execute("CREATE TABLE added(x)"))
 
     def fails(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO added VALUES (1)")
         raise sqlite3.OperationalError("no")
 
-    monkeypatch.setitem(sqlite_file.MIGRATIONS, 2, fails)
+    monkeypatch.setitem(sqlite_file.MIGRATIONS, 3, fails)
     with pytest.raises(StoreError):
         store.open()
     with closing(sqlite3.connect(store.path)) as connection:
         assert dict(connection.execute("SELECT name, 1 FROM sqlite_master")).get("added") is None
-    monkeypatch.setitem(sqlite_file.MIGRATIONS, 2, lambda connection: connection.execute("CREATE TABLE more(x)"))
+    monkeypatch.setitem(sqlite_file.MIGRATIONS, 3, lambda connection: connection.execute("CREATE TABLE more(x)"))
     assert store.read("r") == [b"one"]
     store.close()
-    monkeypatch.setattr(sqlite_file, "FORMAT", 2)
+    monkeypatch.setattr(sqlite_file, "FORMAT", 3)
     assert refused(store.path).kind == "newer"
 
 

@@ -225,6 +225,53 @@ class CountsTheNested(MemoryStore):
         return before - len(self._runs)
 
 
+class TakesWhatIsNotThere(MemoryStore):
+    def _may_take(self, numbers: Sequence[int]) -> bool:
+        return True
+
+
+class TakesWithoutWriting(MemoryStore):
+    """The message goes, though the write is refused."""
+
+    def _write(self, write: Write) -> bool:
+        stored = super()._write(write)
+        for number in write.taken:
+            self._mail.pop(number, None)
+        return stored
+
+
+class KeepsWhatIsTaken(MemoryStore):
+    def _write(self, write: Write) -> bool:
+        return super()._write(attrs.evolve(write, taken=()))
+
+
+class DropsWhatIsRefused(MemoryStore):
+    def _write(self, write: Write) -> bool:
+        stored = super()._write(write)
+        for number, _ in write.refused if stored else ():
+            self._mail.pop(number, None)
+        return stored
+
+
+class PostsToTheEnded(MemoryStore):
+    def _is_open(self, run_id: str) -> bool:
+        return run_id in self._runs
+
+
+class NumbersAnew(MemoryStore):
+    def post(self, run_id: str, data: bytes, time: float) -> int | None:
+        self._posted = max(self._mail, default=0)
+        return super().post(run_id, data, time)
+
+
+class KeepsTheMailOfTheDeleted(MemoryStore):
+    def delete(self, run_ids: Collection[str]) -> int:
+        mail = dict(self._mail)
+        count = super().delete(run_ids)
+        self._mail = mail
+        return count
+
+
 class ForgetsWhenClosed(MemoryStore):
     def close(self) -> None:
         self._runs.clear()

@@ -158,6 +158,36 @@ def _order(store: Store) -> None:
     _demand(found == expected[::-1][:4], _order, found)
 
 
+def _mail(store: Store) -> None:
+    """A message is taken by one write, together with what follows from it; or refused, and kept until it is withdrawn;
+    its number is never used again."""
+    store.commit([_new("r"), _new("r/child"), _new("gone")])
+    texts = [b"", b"two", bytes(range(256)) * 40, b"four"]
+    numbers = [store.post("r", text, 2.5) or 0 for text in texts]
+    _demand(numbers == sorted(set(numbers)) and numbers[0] > 0, _mail, numbers)
+    _demand([one.data for one in store.mail("r")] == texts, _mail, store.mail("r"))
+    stored = store.commit([Write("r", 2, 0, [b"x"], 3.0, taken=numbers[:1])])
+    _demand(stored == [False] and len(store.mail()) == 4, _mail, stored)
+    stored = store.commit([Write("r/child", 1, 0, [b"x"], 3.0, taken=numbers[:1], refused=[(numbers[1], "why\n")])])
+    _demand(stored == [True] and [one.number for one in store.mail()] == numbers[2:], _mail, store.mail())
+    for taken in (numbers[:1], numbers[1:2], numbers[2:3] + numbers[:1]):
+        stored = store.commit([Write("r", 1, 0, [b"x"], 3.0, taken=taken), Write("gone", 1, 0, (), 3.0)])
+        _demand(stored == [False, True] and store.read("r") == [], _mail, (taken, stored))
+    stored = store.commit([Write("r", 1, 0, [b"x"], 4.0, "finished", taken=numbers[2:3])])
+    _demand(stored == [True] and store.mail() == [] and store.post("r", b"late", 5.0) is None, _mail, store.mail())
+    for number, refusal in zip(numbers, (None, "why\n", None, None), strict=True):
+        message = store.message(number)
+        _demand((message is not None) is (number in (numbers[1], numbers[3])), _mail, message)
+        _demand(message is None or message.refusal == refusal, _mail, message)
+        _demand(store.withdraw(number) is (message is not None) and not store.withdraw(number), _mail, number)
+    last = store.post("gone", b"x", 6.0) or 0
+    store.delete(["gone", "r", "r/child"])
+    _demand(last > numbers[-1] and store.message(last) is None, _mail, last)
+    store.commit([_new("again")])
+    number = store.post("again", b"x", 7.0) or 0
+    _demand(number > last and [one.run_id for one in store.mail()] == ["again"], _mail, number)
+
+
 def _at_once(store: Store) -> None:
     """Of several threads that write at the same position, or create the same run, one succeeds."""
     threads, rounds = 4, 15
@@ -224,4 +254,4 @@ def _in_threads(count: int, work: Callable[[int], None]) -> None:
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
 
 
-CASES: Sequence[Case] = (_leases, _names, _numbers, _large, _copies, _order, _at_once, _side_by_side)
+CASES: Sequence[Case] = (_leases, _names, _numbers, _large, _copies, _order, _mail, _at_once, _side_by_side)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from flowkit.storage_errors import RunElsewhere, UnknownRun
-from flowkit.store import ENDED, STATUSES, NewRun, RunInfo, Status, Store, Write
+from flowkit.store import ENDED, STATUSES, Message, NewRun, RunInfo, Status, Store, Write
 from flowkit.testing.store_cases import CASES, check_case, unlike
 
 __all__ = ["check_store"]
@@ -87,12 +87,16 @@ class _Model:
     def __init__(self) -> None:
         self.runs: list[_Run] = []
         self.leases: dict[str, float] = {}
+        self.mail: list[Message] = []
+        self.posted = 0
 
     def get(self, run_id: str) -> _Run | None:
         return next((run for run in self.runs if run.info.run_id == run_id), None)
 
     def write(self, write: Write) -> bool:
         run = self.get(write.run_id)
+        if not {message.number for message in self.mail if message.refusal is None}.issuperset(write.taken):
+            return False
         if write.new is not None:
             if run is not None or write.fence != 1 or write.position != 0:
                 return False
@@ -112,7 +116,24 @@ class _Model:
             run.info = attrs.evolve(run.info, status=write.status, due=write.due)
             if write.status in ENDED or write.status == "damaged":
                 run.info = attrs.evolve(run.info, owner=None)
+        why = dict(write.refused)
+        self.mail = [
+            attrs.evolve(message, refusal=why.get(message.number, message.refusal))
+            for message in self.mail
+            if message.number not in write.taken
+        ]
         return True
+
+    def is_open(self, run_id: str) -> bool:
+        run = self.get(run_id)
+        return run is not None and run.info.status not in ENDED and run.info.status != "damaged"
+
+    def waits(self, run_id: str | None = None) -> list[Message]:
+        return [
+            message
+            for message in self.mail
+            if message.refusal is None and run_id in (None, message.run_id) and self.is_open(message.run_id)
+        ]
 
     def is_free(self, run: _Run, at: float) -> bool:
         return run.info.owner is None or not self.leases.get(run.info.owner, at) > at
@@ -174,6 +195,7 @@ class _Model:
     def delete(self, run_ids: Collection[str]) -> int:
         gone = [run for run in self.runs if run.info.run_id in run_ids or run.info.parent in run_ids]
         self.runs = [run for run in self.runs if run not in gone]
+        self.mail = [message for message in self.mail if self.get(message.run_id) is not None]
         return sum(run.info.run_id in run_ids for run in gone)
 
 
@@ -197,7 +219,9 @@ class _Plan:
     write: Write
     workflow: str
     owner: str
-    wrong: Literal["", "fence", "new fence", "position", "new position", "new", "unknown"]
+    wrong: Literal["", "fence", "new fence", "position", "new position", "new", "unknown", "mail"]
+    take: int = 0
+    refuse: int = 0
 
     def made(self, model: _Model) -> Write:
         write, wrong = attrs.evolve(self.write), self.wrong
@@ -208,6 +232,9 @@ class _Plan:
             write.fence, write.position = run.info.fence, run.info.length
         write.fence += {"fence": -1, "new fence": 1}.get(wrong, 0)
         write.position = max(write.position + {"position": -1, "new position": 1}.get(wrong, 0), 0)
+        mail = [message.number for message in model.mail if message.refusal is None]
+        write.taken = tuple(mail[: self.take]) + ((model.posted + 1,) if wrong == "mail" else ())
+        write.refused = tuple((number, "no use") for number in mail[self.take :][: self.refuse])
         return write
 
 
@@ -217,7 +244,8 @@ class _Writes(list[Write]):
         calls: list[str] = []
         for write in self:
             first = f"{write.run_id!r}, {write.fence}, {write.position}, {write.records!r}, {write.time}"
-            rest = [("status", write.status), ("due", write.due), ("base", write.base), ("new", write.new)]
+            rest: list[tuple[str, Any]] = [("status", write.status), ("due", write.due), ("base", write.base)]
+            rest += [("new", write.new), ("taken", write.taken or None), ("refused", write.refused or None)]
             calls.append(f"Write({first}{''.join(f', {name}={value!r}' for name, value in rest if value is not None)})")
         return f"[{', '.join(calls)}]"
 
@@ -237,7 +265,9 @@ _plans = st.builds(
     ),
     workflow=st.sampled_from(_WORKFLOWS),
     owner=_owners,
-    wrong=st.sampled_from([*[""] * 12, "fence", "new fence", "position", "new position", "new", "unknown"]),
+    wrong=st.sampled_from([*[""] * 12, "fence", "new fence", "position", "new position", "new", "unknown", "mail"]),
+    take=st.sampled_from([0, 0, 0, 1, 2]),
+    refuse=st.sampled_from([0, 0, 0, 1]),
 )
 
 
@@ -291,6 +321,7 @@ class _Machine(RuleBasedStateMachine):
         for at in (0.0, 2.0):
             free = self.model.find(free_at=at)
             asked.append((f"find(free_at={at})", partial(store.find, free_at=at), free))
+        asked.append(("mail()", store.mail, self.model.waits()))
         asked.append((f"next_due({_WORKFLOWS})", partial(store.next_due, _WORKFLOWS), self.model.next_due(_WORKFLOWS)))
         for call, ask, expected in asked:
             answer = self._do(f"{name}.{call}", ask)
@@ -376,6 +407,46 @@ class _Machine(RuleBasedStateMachine):
     def read(self, number: int, run_id: str, start: int) -> None:
         run = self.model.get(run_id)
         self._expect(self._call(number, "read", run_id, start), run.records[start:] if run else [])
+
+    @rule(number=_objects, run_id=_run_ids, data=st.binary(max_size=3), time=_times)
+    def post(self, number: int, run_id: str, data: bytes, time: float) -> None:
+        """Numbers grow; which they are is the store's matter."""
+        answer = self._call(number, "post", run_id, data, time)
+        if not self.model.is_open(run_id):
+            self._expect(answer, None)
+            return
+        if type(answer) is not int or answer <= self.model.posted:
+            raise AssertionError(self._told(f"gave     {answer!r}\nexpected a number above {self.model.posted}"))
+        self.model.posted = answer
+        self.model.mail.append(Message(answer, run_id, data, time))
+        self._expect(None, None)
+
+    @rule(number=_objects, run_id=_run_ids)
+    def mail(self, number: int, run_id: str) -> None:
+        self._expect(self._call(number, "mail", run_id), self.model.waits(run_id))
+
+    @rule(number=_objects, off=st.integers(0, 3))
+    def message(self, number: int, off: int) -> None:
+        wanted = max(self.model.posted - off, 0)
+        found = [one for one in self.model.mail if one.number == wanted]
+        self._expect(self._call(number, "message", wanted), found[0] if found else None)
+
+    @rule(number=_objects, off=st.integers(0, 3))
+    def withdraw(self, number: int, off: int) -> None:
+        wanted = max(self.model.posted - off, 0)
+        left = [one for one in self.model.mail if one.number != wanted]
+        there, self.model.mail = len(left) < len(self.model.mail), left
+        self._expect(self._call(number, "withdraw", wanted), there)
+
+    @precondition(lambda self: len(self.stores) == 2 and self.model.is_open("a"))
+    @rule(number=_objects)
+    def post_behind(self, number: int) -> None:
+        """What one object posts changes what another is told."""
+        before = self._call(number, "changes")
+        self.post(1 - number, "a", b"", 1.0)
+        after = self._call(number, "changes")
+        if before is not None and before == after:
+            raise AssertionError(self._told(f"gave     {after!r}\nexpected another than before"))
 
     @rule(number=_objects)
     def close(self, number: int) -> None:

@@ -21,7 +21,7 @@ from flowkit.errors import WrongCall
 from flowkit.events import Event
 from flowkit.memory_store import MemoryStore
 from flowkit.storage_errors import StoreError
-from flowkit.store import RunInfo, Status, Store, Write
+from flowkit.store import Message, RunInfo, Status, Store, Write
 from flowkit.testing.contents import Sent
 from flowkit.testing.kernel import Kernel
 from flowkit.testing.problems import TestingError
@@ -263,6 +263,7 @@ class SimulatedStore(Store):
     """The store of one process: the world's content, while the process lives."""
 
     lease = inf  # so no beat of it keeps time moving; the world ends it after a crash
+    shared = False  # nor does anybody look for what others post
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -363,3 +364,19 @@ class SimulatedStore(Store):
     def delete(self, run_ids: Collection[str]) -> int:
         self._check()
         return self._content.delete(run_ids)
+
+    def post(self, run_id: str, data: bytes, time: float) -> int | None:
+        self._check()
+        return self._content.post(run_id, data, time)
+
+    def mail(self, run_id: str | None = None) -> list[Message]:
+        self._check()
+        return self._content.mail(run_id)
+
+    def message(self, number: int) -> Message | None:
+        self._check()
+        return self._content.message(number)
+
+    def withdraw(self, number: int) -> bool:
+        self._check()
+        return self._content.withdraw(number)

@@ -1,0 +1,81 @@
+"""Messages in a `SQLiteStore`: what `check_store` can't know of its file."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from flowkit.sqlite_store import SQLiteStore
+from flowkit.store import Message, NewRun, Write
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SQLiteStore]:
+    made = SQLiteStore(tmp_path / "runs.db", synchronous="NORMAL")
+    yield made
+    made.close()
+
+
+def new(run_id: str, *records: bytes, owner: str = "me") -> Write:
+    return Write(run_id, 1, 0, records, 1.0, new=NewRun("W", owner))
+
+
+def database(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_file_without_mail_gets_it(store: SQLiteStore) -> None:
+    """As flowkit made them before runs could be posted to: the file is changed in one transaction, and runs stay."""
+    store.commit([new("r", b"one")])
+    store.close()
+    database(store.path, "DROP TABLE mail", "PRAGMA user_version=1")
+    number = store.post("r", b"hello", 2.0)
+    assert number is not None
+    assert store.mail() == [Message(number, "r", b"hello", 2.0)]
+    assert store.read("r") == [b"one"]
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_a_message_that_was_altered(store: SQLiteStore) -> None:
+    store.commit([new("r")])
+    numbers = [store.post("r", text, 2.0) for text in (b"one", b"two")]
+    for change in ("data = x'00'", "posted = 'x'", "seal = 0"):
+        database(store.path, f"UPDATE mail SET {change} WHERE number = {numbers[0]}")
+        damaged, whole = store.mail("r")
+        assert (damaged.number, damaged.data) == (numbers[0], None)
+        assert (whole.number, whole.data) == (numbers[1], b"two")
+    store.commit([Write("r", 1, 0, (), 3.0, refused=[(damaged.number, "it can't be read")])])
+    told = store.message(damaged.number)
+    assert told is not None and told.refusal == "it can't be read"
+
+
+def test_what_nobody_asks_for_is_forgotten(store: SQLiteStore) -> None:
+    store.commit([new("r")])
+    first, second = store.post("r", b"one", 2.0), store.post("r", b"two", 2.0)
+    assert first is not None and second is not None
+    store.commit([Write("r", 1, 0, (), 3.0, refused=[(first, "no")])])
+    week = 7 * 24 * 3600.0
+    store.post("r", b"three", week + 1.9)
+    assert store.message(first) is not None
+    store.post("r", b"four", week + 2.1)
+    assert store.message(first) is None
+    assert [one.data for one in store.mail("r")] == [b"two", b"three", b"four"]
+
+
+def test_whether_anything_has_changed(store: SQLiteStore) -> None:
+    """Quick enough to ask several times a second: microseconds."""
+    store.commit([new("r")])
+    other = SQLiteStore(store.path)
+    before = store.changes()
+    assert store.changes() == before
+    other.post("r", b"one", 2.0)
+    after = store.changes()
+    assert after != before and store.changes() == after
+    store.close()
+    assert store.changes() != after
+    other.close()
