@@ -193,7 +193,8 @@ class WorkflowCheckpointer:
         }
 
         def keep(fact: Fact, commands: Sequence[Command]) -> None:
-            journal.append(fact, stepwise=stepwise)
+            run: Any = ctx._run  # pyright: ignore[reportPrivateUsage]
+            journal.append(fact, stepwise=stepwise, carried=None if run is None else run.machine.carried)
             for command in commands:
                 if isinstance(command, StartStep):
                     inputs[command.invocation] = (names[command.step], command.event)

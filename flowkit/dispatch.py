@@ -6,6 +6,7 @@ appends the commands that follow to ``out``.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from flowkit.books import QUEUED, RESUMING, RUNNING, Held, Invocation, Lane, Timer
@@ -27,6 +28,7 @@ class Dispatch:
     __slots__ = (
         "buffers",
         "busy",
+        "carried",
         "held",
         "invocations",
         "joins",
@@ -54,6 +56,7 @@ class Dispatch:
         self.run_id = ""
         self.started = False
         self.start_event: Event | None = None
+        self.carried: Mapping[str, str] | None = None  # what instruments gave it for the way; it only keeps that
         self.outcome: Finish | None = None
         self.lanes = tuple([Lane(spec) for spec in plan.steps])
         self.invocations: dict[int, Invocation] = {}

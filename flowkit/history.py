@@ -57,7 +57,8 @@ def fork_of(records: Records, run_id: str, journal: Sequence[bytes], after: str 
     if machine.outcome is not None:
         raise WrongCall(call, f"got after={after!r}, where run {run_id!r} had ended", "give an earlier one")
     machine.run_id = new_id
-    head = attrs.evolve(restored.head, run_id=new_id, forked_from=(run_id, number))
+    old = restored.head
+    head = attrs.evolve(old, run_id=new_id, forked_from=(run_id, number), carried=None, inherited=old.carried)
     return seal(new_id, 0, records.books(machine, head))
 
 

@@ -52,8 +52,9 @@ class ObservedRun:
 
     ``parent`` is the attempt that it was started in, where it is nested in another. ``resumed``: it goes on from where
     it was stopped, in this process or another, and ``start_event`` is what it began with. ``stored``: it has a store.
-    ``carried`` is what instruments gave it for the way when it began (`Instrument.carry`); a stored run brings it
-    along. ``outcome`` is ``None`` until it has ended: *suspended* is a stored run that will go on elsewhere or later.
+    ``carried`` is what instruments gave it for the way when it began (`Instrument.carry`); a run that goes on brings it
+    along. ``forked_from`` is the id of the run that it was forked from, and ``inherited`` what that carried.
+    ``outcome`` is ``None`` until it has ended: *suspended* is a stored run that will go on elsewhere or later.
     """
 
     run_id: str
@@ -64,6 +65,8 @@ class ObservedRun:
     resumed: bool = False
     start_event: Event | None = None
     carried: dict[str, str] = attrs.field(factory=dict[str, str])
+    forked_from: str | None = None
+    inherited: dict[str, str] = attrs.field(factory=dict[str, str])
     began: float | None = None
     ended: float | None = None
     outcome: Literal["finished", "failed", "cancelled", "suspended"] | None = None
@@ -123,17 +126,22 @@ class Instrument:
     drops the instrument (see the head of this file).
     """
 
+    def run_called(self, run: ObservedRun) -> None:
+        """``workflow.run()`` was called, and this is told in its caller's task, with the caller's context variables.
+        The run begins later; it may never do (its id may be that of a stored run that has ended, say)."""
+
     def carry(self, run: ObservedRun) -> Mapping[str, str]:
         """Give a run something for the way: text by name, which it has in `ObservedRun.carried` from now on, also after
-        it was stopped and goes on in another process. Asked once, before anything else is told of a run that is new;
-        the task is that which drives the run."""
+        it was stopped and goes on in another process. Asked right before `run_started`, of a run that carries nothing
+        yet; the task is that which drives the run."""
         return {}
 
     def run_started(self, run: ObservedRun) -> None:
         """The run begins, or goes on (``run.resumed``)."""
 
     def run_ended(self, run: ObservedRun) -> None:
-        """The run has ended here and cleaned up. Nothing more will be told of it."""
+        """The run has ended here and cleaned up. Nothing more will be told of it. Told once of every run that has
+        started, or that `carry` was asked for."""
 
     def attempt_queued(self, attempt: ObservedAttempt, cause: ObservedAttempt | None) -> None:
         """A step has been given something to do; it begins when one of its workers is free. ``cause`` is the attempt

@@ -5,7 +5,7 @@ change the past, and the cost of a fact doesn't depend on how long the run has b
 store, where the run that they are of wrote them. Either way a prefix of the records is the run as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -43,20 +43,27 @@ class Journal:
         """How many facts it has."""
         return max(0, len(self._sealed) - 1)
 
-    def append(self, fact: Fact, _: Sequence[Command] = (), *, stepwise: bool = False) -> None:
-        """Enter a fact. With the first one comes whether the run began ``stepwise``.
+    def append(
+        self,
+        fact: Fact,
+        _: Sequence[Command] = (),
+        *,
+        stepwise: bool = False,
+        carried: Mapping[str, str] | None = None,
+    ) -> None:
+        """Enter a fact. With the first one comes whether the run began ``stepwise``, and what it carries.
 
         Raises:
             SerializationError: a value in it can't be brought back exactly.
         """
         payload = self._records.fact(fact)
         if not self._sealed:
-            self._begin(stepwise=stepwise)
+            self._begin(stepwise=stepwise, carried=carried)
         self._sealed.append(seal("", len(self._sealed), payload))
 
-    def _begin(self, *, stepwise: bool) -> None:
+    def _begin(self, *, stepwise: bool, carried: Mapping[str, str] | None = None) -> None:
         self._first.stepwise = self._first.stepwise or stepwise
-        head = Head(run_id="", workflow=self._first.plan.name)
+        head = Head(run_id="", workflow=self._first.plan.name, carried=carried or self._first.carried)
         self._sealed.append(seal("", 0, self._records.books(self._first, head)))
 
     def machine_at(self, length: int) -> Machine:

@@ -111,7 +111,9 @@ def watching(
         return None
     instruments = watching_for(own, above)
     started_in = None if above is None or parent is None else above.attempt(parent.start.invocation)
-    return Watch(instruments, ObservedRun(run_id, plan.name, plan, started_in, stored=stored))
+    watch = Watch(instruments, ObservedRun(run_id, plan.name, plan, started_in, stored=stored))
+    watch.called()
+    return watch
 
 
 def child_of(children: Mapping[str, Any], name: str, kind: type[Any]) -> Any:

@@ -46,6 +46,7 @@ __all__ = [
     "check_keys",
     "class_name",
     "is_exactly",
+    "is_text_by_name",
     "path_step",
     "read_int",
     "scalar_text",
@@ -133,6 +134,10 @@ class Newer(Misfit):
 
 def is_exactly(value: Any, kind: type) -> bool:
     return type(value) is kind  # a call, so that type checkers don't narrow what they know nothing about
+
+
+def is_text_by_name(value: Any) -> bool:
+    return is_exactly(value, dict) and all(type(one) is str for item in value.items() for one in item)
 
 
 def path_step(key: str) -> str:

@@ -22,13 +22,14 @@ that nobody has it. One whose store failed (`RunLog.drop`) writes nothing more.
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from flowkit.errors import SerializationError, WorkflowCancelled, WrongCall
 from flowkit.events import Event
@@ -67,6 +68,8 @@ class _Logged(Protocol):
     def due(self) -> float | None: ...
 
     def stir(self) -> None: ...
+
+    def carry(self, start: Event | None, head: Head | None = None) -> Mapping[str, str] | None: ...
 
 
 class RunLog:
@@ -151,7 +154,7 @@ class RunLog:
             self._length = self._committed = 0 if found is None else found[0].length
             return True  # it was stopped meanwhile, so it doesn't begin
         if found is None:
-            self._create(is_fresh=start is not None)
+            self._create(start)
             return True
         info, records = found
         self.created = info.created
@@ -164,7 +167,7 @@ class RunLog:
             )
         return not await self._restore(info, records, start, patient)
 
-    def _create(self, *, is_fresh: bool) -> None:
+    def _create(self, start: Event | None) -> None:
         machine = self._run.machine
         self._creates = True
         self._fence = 1
@@ -176,9 +179,10 @@ class RunLog:
             timeout=self._run.timeout,
             stepwise=machine.stepwise,
             patient=machine.patient,
+            carried=self._run.carry(start),
         )
         # One that goes on from elsewhere, or has a state, begins with that.
-        has_past = machine.state.root != {} or not is_fresh
+        has_past = machine.state.root != {} or start is None
         self._put(self._records.books(machine, self._head) if has_past else self._records.head(self._head))
 
     def _look(self, now: float) -> tuple[RunInfo, list[bytes]] | None:
@@ -227,16 +231,22 @@ class RunLog:
         if self._parent is not None and start is not None and start != restored.machine.start_event:
             machine.state.root = root
             await anyio.to_thread.run_sync(self.tenant.store.delete, [self.run_id])
-            self._create(is_fresh=True)
+            self._create(start)
             return False
         self._run.machine = restored.machine
         self._run.timeout = restored.head.timeout
         self._head = restored.head
         self._facts, self._bytes, self._books = restored.facts_since, restored.bytes_since, restored.books_size
         self._last = (info.status, info.due)
-        if restored.changed and restored.machine.outcome is None:
+        if restored.machine.outcome is not None:
+            return True
+        carried = self._run.carry(None, restored.head)
+        is_new = carried != restored.head.carried  # of a fork, or a run that began where no instrument was
+        if is_new:
+            self._head = attrs.evolve(restored.head, carried=carried)
+        if restored.changed or is_new:
             # Its facts mean what they meant under the plan that wrote them: this one begins with a snapshot.
-            books = self._records.books(restored.machine, restored.head)
+            books = self._records.books(restored.machine, self._head)
             self._base, self._facts, self._books = self._length, 0, len(books)
             self._put(books)
             self._bytes = 0

@@ -446,7 +446,7 @@ class Performer(ABC):
         """An attempt with everything that can come with it: instruments, resources, children, a timeout, a thread."""
         if self.watch is None:
             return await self._call_as_one(station, start)
-        with self.watch.around(start, self._now()):
+        with self.watch.around(start, self._now):
             return await self._call_as_one(station, start)
 
     async def _call_as_one(self, station: Station, start: StartStep) -> Any:

@@ -24,7 +24,7 @@ brought back is refused when it is written.
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -33,7 +33,7 @@ import attrs
 from flowkit.errors import ImpossibleFact, SerializationError
 from flowkit.fact_forms import Facts, read_list, read_whole
 from flowkit.facts import Command, Fact
-from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, path_step, to_json
+from flowkit.leaves import TO_JSON, Refusal, brief, is_exactly, is_text_by_name, path_step, to_json
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec, parse
@@ -66,7 +66,8 @@ class Head:
     """How a run began: the first record of a journal, repeated in each books record.
 
     ``timeout`` is in seconds, ``forked_from`` the run it goes on from and the number of that run's records it has,
-    ``patient`` what `Machine` knows by that name, ``flowkit`` the version that wrote the record.
+    ``patient`` what `Machine` knows by that name, ``carried`` what its instruments gave it for the way (and
+    ``inherited`` what they gave the run that it was forked from), ``flowkit`` the version that wrote the record.
     """
 
     run_id: str
@@ -75,6 +76,8 @@ class Head:
     stepwise: bool = False
     patient: bool | None = None
     forked_from: tuple[str, int] | None = None
+    carried: Mapping[str, str] | None = None
+    inherited: Mapping[str, str] | None = None
     flowkit: str = attrs.field(factory=_version)
 
 
@@ -271,6 +274,7 @@ class Records:
         self._check_state(run_id, machine.state.root)
         state.root = machine.state.root
         machine.state = state
+        machine.carried = head.carried
         changed = not is_same or machine.patient is not patient
         machine.patient = patient
         since = payloads[begin + 1 :]
@@ -419,5 +423,7 @@ _HEAD: dict[str, Callable[[Any], bool]] = {
     "stepwise": lambda one: type(one) is bool,
     "patient": lambda one: type(one) is bool,
     "forked_from": lambda one: type(one) in (list, tuple) and [type(part) for part in one] == [str, int],
+    "carried": lambda one: is_text_by_name(one),
+    "inherited": lambda one: is_text_by_name(one),
     "flowkit": lambda one: type(one) is str,
 }

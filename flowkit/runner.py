@@ -14,7 +14,7 @@ stepped.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -53,6 +53,7 @@ from flowkit.turns import Turn
 
 if TYPE_CHECKING:
     from flowkit.log import RunLog
+    from flowkit.records import Head
 
 __all__ = ["Run"]
 
@@ -338,6 +339,16 @@ class Run(Nesting):
         except Exception as error:  # noqa: BLE001 - becomes the run's error, or one of its others
             self._crashed(self._unclosed(error))
 
+    def carry(self, start: Event | None, head: "Head | None" = None) -> Mapping[str, str] | None:
+        """What its instruments gave it for the way; where they haven't been asked, they are now."""
+        machine = self.machine
+        if self.watch is not None:
+            if head is not None and head.forked_from is not None:
+                self.watch.run.forked_from, self.watch.run.inherited = head.forked_from[0], dict(head.inherited or {})
+            self.watch.run.resumed = machine.started
+            machine.carried = self.watch.carry(self._now(), start or machine.start_event, machine.carried)
+        return machine.carried
+
     def _begin(self, start: Event | None) -> None:
         if self.machine.outcome is not None:
             return  # cancelled before it began
@@ -352,7 +363,7 @@ class Run(Nesting):
             self.cancel("it was cancelled before it could go on", by_user=True)
             return
         if self.watch is not None:
-            self.watch.run.start_event = start or self.machine.start_event
+            _ = self.carry(start)
         try:
             self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         except SerializationError as error:

@@ -18,7 +18,7 @@ from flowkit.errors import SerializationError
 from flowkit.events import Event
 from flowkit.facts import Finish
 from flowkit.joins import ROOT, FanOut
-from flowkit.leaves import is_exactly
+from flowkit.leaves import is_exactly, is_text_by_name
 from flowkit.machine import Machine
 from flowkit.plan import Plan
 from flowkit.serialization import Codec
@@ -70,7 +70,8 @@ class Snapshots:
         """
         if machine.outcome is not None and not (ended and machine.outcome.event is not None):
             return self.dump_state(machine.state)
-        return self.dump_state(machine.state) | {"run": self.codec.encode(freeze(machine))}
+        dumped = self.dump_state(machine.state) | {"run": self.codec.encode(freeze(machine))}
+        return dumped if machine.carried is None else dumped | {"carried": dict(machine.carried)}
 
     def load(self, data: dict[str, Any], *, patient: bool) -> tuple[State, Machine | None]:
         """What `dump` wrote.
@@ -99,14 +100,19 @@ class Snapshots:
         if data.get("run") is None:
             return state, None
         tree = self.codec.decode(data["run"])
+        carried = data.get("carried")
+        if carried is not None and not is_text_by_name(carried):
+            raise SerializationError("text by name is expected", path="$.carried", cure="pass what ctx.to_dict() gave")
         try:
-            return state, thaw(self.plan, state, tree, patient=patient)
+            machine = thaw(self.plan, state, tree, patient=patient)
         except Unbalanced as error:
             raise SerializationError(
                 f"the run's books don't fit this workflow, {error.problem}",
                 path=f"$.run{error.path.removeprefix('$')}",
                 cure="run it with the code that wrote it; a step that was renamed keeps its name by @step(name=…)",
             ) from error
+        machine.carried = carried
+        return state, machine
 
 
 # ------------------------------------------------------------------------------------------------- machine to a tree

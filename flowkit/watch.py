@@ -6,12 +6,12 @@ that an attempt begins in its worker (`Watch.around`), and that the run has sett
 at work still.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal
 
-from flowkit.errors import WorkflowCancelled
+from flowkit.errors import StepFailed, WorkflowCancelled, WrongReturn
 from flowkit.events import Event
 from flowkit.facts import (
     AnswerWait,
@@ -20,6 +20,7 @@ from flowkit.facts import (
     EventPublished,
     EventSent,
     Fact,
+    Finish,
     GiveBatch,
     RunResumed,
     RunStarted,
@@ -48,14 +49,14 @@ def watching_for(own: Iterable[Installed], above: "Watch | None") -> tuple[Insta
 class Watch:
     """Tells a run's instruments what happens in it."""
 
-    __slots__ = ("_attempts", "_buffers", "_failed", "_has_carried", "_waits", "instruments", "run")
+    __slots__ = ("_attempts", "_buffers", "_failed", "_has_begun", "_waits", "instruments", "run")
 
     def __init__(self, instruments: tuple[Installed, ...], run: ObservedRun) -> None:
         self.instruments = instruments
         self.run = run
         self._attempts: dict[int, ObservedAttempt] = {}  # that haven't ended, by invocation
         self._failed: dict[int, ObservedAttempt] = {}  # that will be made again
-        self._has_carried = False
+        self._has_begun = False
         self._waits: dict[tuple[int, str], ObservedWait] = {}
         self._buffers: dict[tuple[str, str | None], tuple[int, int]] = {}  # has, of so many
 
@@ -72,19 +73,28 @@ class Watch:
         """The attempt that is under way at an invocation."""
         return self._attempts.get(invocation)
 
-    def carry(self) -> None:
-        """The run is new: ask, once, what it is to carry."""
-        if self._has_carried:
-            return
-        self._has_carried = True
+    def called(self) -> None:
+        """`Workflow.run` was called, in this task."""
+        self._tell("run_called", self.run)
+
+    def carry(self, now: float, start: Event | None, carried: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """The run begins, or goes on: what it carries. Where that is nothing yet, instruments are asked, once."""
+        run = self.run
+        if run.began is not None:
+            return run.carried or None
+        run.began, run.start_event = now, start
+        if carried:
+            run.carried = dict(carried)
+            return carried
         for one in self.instruments:
             call = one.calls.get("carry")
             if call is not None:
                 try:
-                    given: Mapping[str, str] = call(self.run)
-                    self.run.carried |= {str(name): str(text) for name, text in given.items()}
+                    given: Mapping[str, str] = call(run)
+                    run.carried |= {_text(name): _text(text) for name, text in given.items()}
                 except Exception as error:  # noqa: BLE001 - reported
                     one.drop("carry", error)
+        return run.carried or None
 
     # ---------------------------------------------------------------------------------------------------------- facts
 
@@ -93,12 +103,12 @@ class Watch:
         cause: ObservedAttempt | None = None
         match fact:
             case StepReturned():
-                cause = self._ended(fact, "returned", result=fact.result)
+                cause = self._returned(fact, commands)
             case StepCommitted():
                 cause = self._attempts.get(fact.invocation)
                 for effect in fact.effects:
                     self._done(effect, cause)
-                cause = self._ended(fact, "returned", result=fact.result)
+                cause = self._returned(fact, commands)
             case StepRaised():
                 cause = self._ended(fact, "raised", error=fact.error, delay=fact.delay)
             case EventSent() | EventPublished():
@@ -111,12 +121,7 @@ class Watch:
                 self._wait_opened(fact)
             case WaitAbandoned():
                 self._wait_ended((fact.invocation, fact.waiter), fact.time, "abandoned", None)
-            case RunStarted():
-                self.run.start_event = fact.event
-                self.carry()
-                self._begun(fact.time)
-            case RunResumed():
-                self.run.resumed = True
+            case RunStarted() | RunResumed():
                 self._begun(fact.time)
             case _:
                 pass
@@ -128,6 +133,7 @@ class Watch:
                 self._wait_ended(key, fact.time, "timed out" if command.event is None else "answered", command.event)
 
     def _begun(self, time: float) -> None:
+        self._has_begun = True
         self.run.began = time
         self._tell("run_started", self.run)
 
@@ -163,11 +169,18 @@ class Watch:
         )
         self._tell("attempt_queued", attempt, self._failed.pop(start.invocation, None) or cause)
 
-    def around(self, start: StartStep, now: float) -> "AbstractContextManager[Any]":
+    def around(self, start: StartStep, now: Callable[[], float]) -> "AbstractContextManager[Any]":
         """What an attempt is to run in."""
         attempt = self._attempts[start.invocation]
-        attempt.began = now
-        return _Around(self, attempt)
+        attempt.began = now()
+        return _Around(self, attempt, now)
+
+    def _returned(self, fact: StepReturned | StepCommitted, commands: Sequence[Command]) -> ObservedAttempt | None:
+        last = commands[-1] if commands else None
+        failure = last.error.__cause__ if type(last) is Finish and isinstance(last.error, StepFailed) else None
+        if isinstance(failure, WrongReturn):
+            return self._ended(fact, "raised", error=failure)
+        return self._ended(fact, "returned", result=fact.result)
 
     def _ended(
         self,
@@ -180,6 +193,8 @@ class Watch:
     ) -> ObservedAttempt | None:
         attempt = self._attempts.pop(fact.invocation, None)
         if attempt is not None:
+            for key in [key for key in self._waits if key[0] == fact.invocation]:
+                self._wait_ended(key, fact.time, "abandoned", None)
             attempt.ended, attempt.outcome = fact.time, outcome
             attempt.result, attempt.error, attempt.delay = result, error, delay
             if delay is not None:
@@ -215,10 +230,12 @@ class Watch:
         run = self.run
         if run.began is None:
             return  # it never came to it: it was cancelled first, or couldn't be found or stored
-        for key in list(self._waits):
-            self._wait_ended(key, now, "cancelled", None)
+        if not self._has_begun:
+            self._begun(run.began)  # what it carries is stored, but it came no further
+        for key, wait in list(self._waits.items()):
+            self._wait_ended(key, wait.attempt.ended or now, "cancelled", None)
         for attempt in self._attempts.values():
-            attempt.ended, attempt.outcome = now, "cancelled"
+            attempt.ended, attempt.outcome = attempt.ended or now, "cancelled"
             self._tell("attempt_ended", attempt)
         self._attempts.clear()
         run.ended, run.result, run.error = now, result, error
@@ -234,11 +251,12 @@ class Watch:
 class _Around:
     """The context managers of all instruments around one attempt. None can fail it, or swallow its exception."""
 
-    __slots__ = ("_attempt", "_entered", "_watch")
+    __slots__ = ("_attempt", "_entered", "_now", "_watch")
 
-    def __init__(self, watch: Watch, attempt: ObservedAttempt) -> None:
+    def __init__(self, watch: Watch, attempt: ObservedAttempt, now: Callable[[], float]) -> None:
         self._watch = watch
         self._attempt = attempt
+        self._now = now
         self._entered: list[tuple[Installed, AbstractContextManager[Any]]] = []
 
     def __enter__(self) -> None:
@@ -257,9 +275,16 @@ class _Around:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._attempt.ended = self._now()  # if the run's end did it; else the fact that follows says
         for one, manager in reversed(self._entered):
             try:
                 manager.__exit__(kind, error, traceback)
             except Exception as broken:  # noqa: BLE001 - reported, where it isn't what the step has raised itself
                 if broken is not error:
                     one.drop("around_attempt", broken)
+
+
+def _text(given: str) -> str:
+    text = str(given)
+    _ = text.encode()  # what can't be stored must not fail the run
+    return text

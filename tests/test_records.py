@@ -516,7 +516,7 @@ def test_nothing_was_added_to_the_machine_that_snapshot_py_does_not_know() -> No
     written = (
         "buffers held invocations joins lanes last outcome questions run_id start_event started stepwise timers waits"
     )
-    others = "patient plan state"
+    others = "carried patient plan state"
     counted = "busy retrying"
     assert sorted(Dispatch.__slots__) == sorted(f"{written} {others} {counted}".split())
 
