@@ -54,7 +54,8 @@ class ObservedRun:
     it was stopped, in this process or another, and ``start_event`` is what it began with. ``stored``: it has a store.
     ``carried`` is what instruments gave it for the way when it began (`Instrument.carry`); a run that goes on brings it
     along. ``forked_from`` is the id of the run that it was forked from, and ``inherited`` what that carried.
-    ``outcome`` is ``None`` until it has ended: *suspended* is a stored run that will go on elsewhere or later.
+    ``deadline`` is when its timeout is over, where it has one. ``outcome`` is ``None`` until it has ended: *suspended*
+    is a stored run that will go on elsewhere or later.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class ObservedRun:
     forked_from: str | None = None
     inherited: dict[str, str] = attrs.field(factory=dict[str, str])
     began: float | None = None
+    deadline: float | None = None
     ended: float | None = None
     outcome: Literal["finished", "failed", "cancelled", "suspended"] | None = None
     result: Any = None
@@ -79,9 +81,9 @@ class ObservedAttempt:
     """One attempt of a step at one event (a list of events, where the step takes one).
 
     ``invocation`` numbers what the step was given within its run, ``number`` counts the attempts at that from 0.
-    ``queued`` is when it could have begun, ``began`` when it did (``None`` before that, or where it never came to it).
-    ``outcome`` is ``None`` until it has ended; *cancelled* is what the end of its run did to it. ``delay`` is in how
-    many seconds it is tried again after ``error``; ``None``: not any more.
+    ``queued`` is when it was to begin as soon as a worker was free, ``began`` when it did (``None`` before that, or
+    where it never came to it). ``outcome`` is ``None`` until it has ended; *cancelled* is what the end of its run did
+    to it. ``delay`` is in how many seconds it is tried again after ``error``; ``None``: not any more.
     """
 
     run: ObservedRun

@@ -364,6 +364,7 @@ class Run(Nesting):
             return
         if self.watch is not None:
             _ = self.carry(start)
+            self.watch.follow(self.machine, None if self._limit == math.inf else self._limit)
         try:
             self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         except SerializationError as error:

@@ -4,6 +4,10 @@ It is handed each fact with the commands that follow, before they are performed 
 attempt causes is told after its end and before anything of it begins. What no fact says it is told by the performer:
 that an attempt begins in its worker (`Watch.around`), and that the run has settled (`Watch.end`), which ends what was
 at work still.
+
+Of what has to wait until a worker is free there is no command yet: the machine keeps it in its queues. So that it is
+told when that happens, and by whose doing, a watch looks at the invocations that the machine has numbered since the
+last fact.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal
 
+from flowkit.books import QUEUED
 from flowkit.errors import StepFailed, WorkflowCancelled, WrongReturn
 from flowkit.events import Event
 from flowkit.facts import (
@@ -24,15 +29,18 @@ from flowkit.facts import (
     GiveBatch,
     RunResumed,
     RunStarted,
+    SetTimer,
     StartStep,
     StateWritten,
     StepCommitted,
     StepRaised,
     StepReturned,
+    TimerFired,
     WaitAbandoned,
     WaitOpened,
 )
 from flowkit.instruments import Installed, ObservedAttempt, ObservedRun, ObservedWait, installed_for_all
+from flowkit.machine import Machine
 from flowkit.storage_errors import RunSuspended
 
 __all__ = ["Watch", "watching_for"]
@@ -49,13 +57,27 @@ def watching_for(own: Iterable[Installed], above: "Watch | None") -> tuple[Insta
 class Watch:
     """Tells a run's instruments what happens in it."""
 
-    __slots__ = ("_attempts", "_buffers", "_failed", "_has_begun", "_waits", "instruments", "run")
+    __slots__ = (
+        "_attempts",
+        "_buffers",
+        "_failed",
+        "_has_begun",
+        "_machine",
+        "_retries",
+        "_seen",
+        "_waits",
+        "instruments",
+        "run",
+    )
 
     def __init__(self, instruments: tuple[Installed, ...], run: ObservedRun) -> None:
         self.instruments = instruments
         self.run = run
         self._attempts: dict[int, ObservedAttempt] = {}  # that haven't ended, by invocation
         self._failed: dict[int, ObservedAttempt] = {}  # that will be made again
+        self._retries: dict[int, int] = {}  # those: their invocations, by timer
+        self._machine: Machine | None = None
+        self._seen = 0  # the last number that the machine had given when it was looked at
         self._has_begun = False
         self._waits: dict[tuple[int, str], ObservedWait] = {}
         self._buffers: dict[tuple[str, str | None], tuple[int, int]] = {}  # has, of so many
@@ -111,6 +133,9 @@ class Watch:
                 cause = self._returned(fact, commands)
             case StepRaised():
                 cause = self._ended(fact, "raised", error=fact.error, delay=fact.delay)
+                if fact.delay is not None:
+                    timers = [command.timer for command in commands if type(command) is SetTimer]
+                    self._retries |= dict.fromkeys(timers, fact.invocation)
             case EventSent() | EventPublished():
                 number = fact.sender if isinstance(fact, EventSent) else fact.invocation
                 cause = None if number is None else self._attempts.get(number)
@@ -131,6 +156,12 @@ class Watch:
             elif type(command) is AnswerWait:
                 key = command.invocation, command.waiter
                 self._wait_ended(key, fact.time, "timed out" if command.event is None else "answered", command.event)
+        if self._machine is not None:
+            self._look_at_queues(self._machine, fact, cause)
+
+    def follow(self, machine: Machine, deadline: float | None) -> None:
+        """The run is about to begin, with this machine and until this moment."""
+        self._machine, self.run.deadline = machine, deadline
 
     def _begun(self, time: float) -> None:
         self._has_begun = True
@@ -162,7 +193,28 @@ class Watch:
         """Its step is about to be called."""
         self._tell("attempt_started", attempt)
 
+    def _look_at_queues(self, machine: Machine, fact: Fact, cause: ObservedAttempt | None) -> None:
+        """Tell of the invocations that the fact has put into a queue."""
+        numbers: Iterable[int]
+        if isinstance(fact, RunResumed):
+            self._retries = {number: timer.invocation for number, timer in machine.timers.items() if not timer.waiter}
+            numbers = list(machine.invocations)
+        elif isinstance(fact, TimerFired):
+            invocation = self._retries.pop(fact.timer, None)
+            numbers = () if invocation is None else (invocation,)
+        elif machine.last == self._seen:
+            return
+        else:
+            numbers = range(self._seen + 1, machine.last + 1)
+        self._seen = machine.last
+        for number in numbers:
+            entry = machine.invocations.get(number)
+            if entry is not None and entry.status == QUEUED:
+                self._queued(StartStep(entry.lane.index, number, entry.event, entry.attempt), fact.time, cause)
+
     def _queued(self, start: StartStep, time: float, cause: ObservedAttempt | None) -> None:
+        if start.invocation in self._attempts:
+            return  # it was told of when it was put into the queue
         spec = self.run.plan.steps[start.step]
         attempt = self._attempts[start.invocation] = ObservedAttempt(
             self.run, spec.name, spec.where, start.invocation, start.attempt, start.event, time
