@@ -15,11 +15,12 @@ Where everything lives, innermost first; imports only ever point upwards in this
     history, journal
     backend, stream, turns, resource_pool,    running: a task group around each machine, its connection to its store,
     resource_host, instruments, watch,        the handle its caller holds, and the runtime that owns many
-    narrator, writer, tenant,
+    narrator, writer, mailbox, tenant,
     log, plain_call, stations, recent,
     performer, requests, nesting, runner,
     notebooks, handler, launching, kept,
-    workflow, checkpointer, runtime
+    workflow, checkpointer, posting, runtime
+    opentelemetry                             traces and metrics of runs
     testing, examples, drawing,               checks for stores; programs to read and to run; pictures
     command_line                              `flowkit run …` in a terminal
 

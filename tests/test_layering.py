@@ -71,6 +71,7 @@ LAYERS = {
         watch
         narrator
         writer
+        mailbox
         tenant
         log
         plain_call
@@ -86,12 +87,14 @@ LAYERS = {
         kept
         workflow
         checkpointer
+        posting
         runtime
     """,
     "the package itself": """
         flowkit
     """,
     "edges": """
+        opentelemetry
         testing.places
         testing.problems
         testing.scheduling
