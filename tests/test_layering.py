@@ -169,6 +169,9 @@ LAYERS = {
         command_line.options
         command_line.typed
         command_line.values
+        command_line.asking
+        command_line.progress
+        command_line.driving
         command_line.run
         command_line
         __main__

@@ -28,6 +28,7 @@ __all__ = [
     "store_option",
     "store_path",
     "traceback_option",
+    "values_argument",
     "workflows_of",
 ]
 
@@ -90,6 +91,11 @@ def traceback_option(function: F) -> F:
 def flow_argument(function: F) -> F:
     """``module:Flow``: ``flow``, a string (see loading.py)."""
     return click.argument("flow", metavar="MODULE:FLOW")(function)
+
+
+def values_argument(function: F) -> F:
+    """``key=value …``: ``values``, a tuple (see values.py)."""
+    return click.argument("values", metavar="[KEY=VALUE]...", nargs=-1)(function)
 
 
 def _installed(ctx: click.Context, parameter: click.Parameter, backend: str) -> str:

@@ -11,11 +11,11 @@ An event without declared fields (`StartEvent` itself) takes any names, and read
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -26,7 +26,18 @@ from flowkit.events import Event, StartEvent, StopEvent
 from flowkit.testing.parameters import MISSING, Made, Parameter, parameters_of
 from flowkit.workflow import Workflow, plan_of
 
-__all__ = ["Given", "answer_of", "converter_of", "event_named", "event_of", "fields_of", "fields_text", "given"]
+__all__ = [
+    "Given",
+    "answer_of",
+    "converter_of",
+    "default_text",
+    "event_named",
+    "event_of",
+    "field_text",
+    "fields_of",
+    "fields_text",
+    "given",
+]
 
 ANNOUNCED = 12
 """Fields told of an event."""
@@ -62,10 +73,14 @@ def field_text(field: Parameter) -> str:
     told = f"{field.keyword}: {type_text(field.annotation)}"
     if field.default is MISSING:
         return told
-    return f"{told} = {'…' if _is_made(field.default) else _default_text(field.default)}"
+    return f"{told} = {default_text(field)}"
 
 
-def _default_text(default: Any) -> str:
+def default_text(field: Parameter) -> str:
+    """A field's default, as one would write it."""
+    default = field.default
+    if _is_made(default):
+        return "…"
     if isinstance(default, Enum):
         return default.name
     return str(default) if isinstance(default, PurePath | timedelta) else shown(default, 30)
@@ -203,28 +218,65 @@ def _value(one: Given, annotation: Any, convert: Convert | None) -> Any:
     return from_json(data, annotation, convert)
 
 
-def answer_of(kind: type[Event], line: str, convert: Convert | None = None) -> Event:
-    """The event that one line of input describes: a JSON object of its fields, or the value of its only one.
+def answer_of(
+    kind: type[Event], line: str, convert: Convert | None = None, fixed: Mapping[str, Any] | None = None
+) -> Event:
+    """The event that one line of input describes: a JSON object of its fields, or the value of the only one that has to
+    be given. ``fixed`` fields needn't be.
 
     Raises:
         Wrong: it describes none.
     """
-    fields = [field for field in fields_of(kind) if field.keyword]
-    data: Any = None
+    have = dict(fixed or {})
+    fields = fields_of(kind)
     if line.lstrip().startswith("{"):
         try:
-            data = json.loads(line)
+            data: Any = json.loads(line)
         except (ValueError, RecursionError):
             data = None
-    if isinstance(data, dict):
-        return from_json(data, kind, convert)  # type: ignore[no-any-return]
+        if isinstance(data, dict):
+            return _answer_in(cast("dict[str, Any]", data), kind, fields, have, convert)
     if kind.__flowkit_open__:
-        return kind(response=line)
-    needed = [field for field in fields if field.default is MISSING] or fields
+        return kind(**{"response": line, **have})
+    asked = [field for field in fields if field.keyword not in have]
+    needed = [field for field in asked if field.default is MISSING] or asked
+    if not asked and not line.strip():
+        return kind(**have)
     if len(needed) != 1:
-        example = ", ".join(f'"{field.keyword}": …' for field in fields)
-        raise Wrong(f"{fields_text(kind)}" if fields else "no fields", shown(line), "", f"write {{{example}}}")
-    return kind(**{needed[0].keyword: from_text(line, needed[0].annotation, convert)})
+        example = ", ".join(f'"{field.keyword}": …' for field in needed)
+        raise Wrong(f"a line of JSON with {fields_text(kind)}", shown(line), "", f"write {{{example}}}")
+    have[needed[0].keyword] = from_text(line, needed[0].annotation, convert)
+    return built(kind, have)
+
+
+def _answer_in(
+    data: dict[str, Any], kind: type[Event], fields: list[Parameter], have: dict[str, Any], convert: Convert | None
+) -> Event:
+    if kind.__flowkit_open__:
+        return kind(**{**have, **data})
+    known = {field.keyword: field for field in fields}
+    for name, value in data.items():
+        if name not in known:
+            advice = did_you_mean(name, known) or (f"it has {', '.join(known)}" if known else "it has no fields")
+            raise Wrong(f"the fields of {kind.__name__}", repr(name), "", advice)
+        have[name] = from_json(value, known[name].annotation, convert, f".{name}")
+    if missing := [field for field in fields if field.default is MISSING and field.keyword not in have]:
+        raise Wrong(f"all fields of {kind.__name__}", f"none for {', '.join(map(field_text, missing))}")
+    return built(kind, have)
+
+
+def built(kind: type[Event], values: Mapping[str, Any]) -> Event:
+    """An event with these fields.
+
+    Raises:
+        EventError, Wrong: it refuses them.
+    """
+    try:
+        return kind(**values)
+    except EventError:
+        raise
+    except Exception as error:  # the author's validators
+        raise Wrong(f"a valid {kind.__name__}", f"{type(error).__name__}: {error}") from error
 
 
 # -------------------------------------------------------------------------------------------------------- event classes
