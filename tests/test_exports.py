@@ -12,7 +12,7 @@ import flowkit
 
 FOUND = ["flowkit", *(module.name for module in pkgutil.walk_packages(flowkit.__path__, "flowkit.", lambda _: None))]
 # What these parts need isn't there in the `bare` session.
-NEEDS = {"flowkit.testing": "hypothesis", "flowkit.command_line": "click"}
+NEEDS = {"flowkit.testing": "hypothesis", "flowkit.command_line": "click", "flowkit.opentelemetry": "opentelemetry"}
 ABSENT = tuple(part for part, needed in NEEDS.items() if find_spec(needed) is None)
 MODULES = [name for name in FOUND if not name.startswith(ABSENT)]
 
@@ -38,7 +38,7 @@ def test_every_module_has_what_it_exports(module: str) -> None:
     assert [name for name in getattr(found, "__all__", ()) if not hasattr(found, name)] == []
 
 
-@pytest.mark.parametrize("module", ["trio", "hypothesis", "pytest", "sqlite3"])
+@pytest.mark.parametrize("module", ["trio", "hypothesis", "opentelemetry", "pytest", "sqlite3"])
 def test_importing_flowkit_does_not_import(module: str) -> None:
     # In a fresh interpreter: in this one the tests have imported them all.
     program = f"import flowkit, sys; sys.exit({module!r} in sys.modules)"
