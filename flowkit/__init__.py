@@ -22,7 +22,7 @@ Where everything lives, innermost first; imports only ever point upwards in this
     workflow, checkpointer, posting, runtime
     opentelemetry                             traces and metrics of runs
     testing, examples, drawing,               checks for stores; programs to read and to run; pictures
-    command_line                              `flowkit run …` in a terminal
+    live_view, command_line                   runs as they go, in a terminal; `flowkit run …`
 
 To understand the engine, read machine.py and dispatch.py, then runner.py and performer.py; for what
 survives a crash, log.py, records.py and store.py.

@@ -162,6 +162,16 @@ LAYERS = {
         drawing.mermaid
         drawing.page
         drawing
+        live_view.texts
+        live_view.board
+        live_view.frame
+        live_view.layout
+        live_view.lines
+        live_view.screen
+        live_view.diversion
+        live_view.display
+        live_view.view
+        live_view
         command_line.exits
         command_line.output
         command_line.group
