@@ -183,6 +183,9 @@ LAYERS = {
         command_line.progress
         command_line.driving
         command_line.run
+        command_line.check
+        command_line.draw
+        command_line.doctor
         command_line
         __main__
     """,

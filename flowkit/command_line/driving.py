@@ -144,11 +144,14 @@ class _Driver:
             async with anyio.create_task_group() as group:
                 async with handler:
                     group.start_soon(self._show, handler)
-                    await (self._step(handler) if self.stepwise else self._answer(handler))
-                    if not handler.is_done():
+                    try:
+                        await (self._step(handler) if self.stepwise else self._answer(handler))
+                    except NoMoreInput:
                         await self._leave(handler)
         except Exception as error:  # noqa: BLE001 - the run's is told
             return self._failed(handler, one_of(error))
+        if (left := handler.exception()) is not None:
+            return self._failed(handler, left)
         return self.ending("finished", result=handler.result())
 
     def _failed(self, handler: Handler, error: BaseException) -> Ending:
@@ -186,12 +189,15 @@ class _Driver:
     # --------------------------------------------------------------------------------------------------------- asking
 
     async def _answer(self, handler: Handler) -> None:
-        """Have questions answered until the run or the input has ended."""
-        with contextlib.suppress(NoMoreInput):
-            while not self._has_ended:
-                question = await self._next(handler)
-                if question is not None:
-                    await self._ask(handler, question)
+        """Have questions answered until the run has ended.
+
+        Raises:
+            NoMoreInput: nobody answers any more.
+        """
+        while not self._has_ended:
+            question = await self._next(handler)
+            if question is not None:
+                await self._ask(handler, question)
 
     async def _next(self, handler: Handler) -> Question | None:
         """The next question; ``None`` where something has changed."""
@@ -270,20 +276,26 @@ class _Driver:
     # ------------------------------------------------------------------------------------------------------- stepwise
 
     async def _step(self, handler: Handler) -> None:
-        """Let one step after another run, and ask which of the events that they produced go on."""
-        with contextlib.suppress(NoMoreInput):
-            number = 0
-            while True:
-                produced = await handler.run_step()
-                await anyio.lowlevel.checkpoint()
-                number += bool(produced)
-                if not await self._choose(handler, number, produced):
-                    return
-                found = self.questions.open()
-                if found:
-                    await self._ask(handler, found[0])
-                if handler.is_done() or not (produced or found):
-                    return
+        """Let one step after another run, and ask which of the events that they produced go on. Where nothing is left
+        to do, the run is let go: it has stalled.
+
+        Raises:
+            NoMoreInput: nobody answers any more.
+        """
+        number = 0
+        while True:
+            produced = await handler.run_step()
+            await anyio.lowlevel.checkpoint()
+            number += bool(produced)
+            if not await self._choose(handler, number, produced):
+                return
+            question = next(iter(self.questions.open()), None)
+            if question is None and not produced and not handler.is_done():
+                question = self.questions.unasked()
+            if question is not None:
+                await self._ask(handler, question)
+            if handler.is_done() or not (produced or question):
+                return
 
     async def _choose(self, handler: Handler, number: int, produced: Sequence[Event]) -> bool:
         """Send on the events that are chosen; whether the run goes on."""

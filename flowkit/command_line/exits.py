@@ -105,8 +105,11 @@ def code_of(error: BaseException) -> int | None:
 def line_of(error: BaseException, workflow: str | None = None) -> str:
     """An error in words: of a step that failed its class, its text, the step and the place; else the error's own."""
     from flowkit.errors import StepFailed, WorkflowError
+    from flowkit.storage_errors import UnknownRun
 
     if not isinstance(error, StepFailed):
+        if isinstance(error, UnknownRun):
+            return str(error).replace("await runtime.runs()", "`flowkit runs list`")
         if isinstance(error, WorkflowError | Refused):
             return str(error)
         place = place_of(error)

@@ -16,7 +16,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +25,7 @@ from flowkit.command_line.exits import Refused, line_of
 from flowkit.errors import WorkflowError, did_you_mean, shown
 from flowkit.workflow import Workflow, plan_of
 
-__all__ = ["load"]
+__all__ = ["load", "load_with_maker"]
 
 LISTED = 20
 """Names shown of what a module has."""
@@ -41,6 +41,11 @@ def load(named: str, *, folder: Path | None = None) -> Workflow:
     Raises:
         Refused: there is no such module or name, it is no workflow, or the author's code raises an error.
     """
+    return load_with_maker(named, folder=folder)[0]
+
+
+def load_with_maker(named: str, *, folder: Path | None = None) -> tuple[Workflow, Workflow | Callable[[], Workflow]]:
+    """As `load`; and what makes more like it, or the same instance where that is what was named."""
     where, name = _parts(named)
     _find_modules_in(os.getcwd(), *([] if folder is None else [str(folder)]))
     if where.endswith(".py") or os.sep in where or "/" in where:
@@ -49,12 +54,14 @@ def load(named: str, *, folder: Path | None = None) -> Workflow:
         module = _import_module(named, where)
     if not name:
         name = _only(module, where)
-    workflow = _made(_named(module, f"{where}:{name}", name), f"{where}:{name}")
+    named = f"{where}:{name}"
+    found = _named(module, named, name)
+    workflow = _made(found, named)
     try:
         plan_of(workflow)
     except WorkflowError as error:
         raise Refused(str(error)) from error
-    return workflow
+    return workflow, found if isinstance(found, Workflow) else lambda: _made(found, named)
 
 
 def _parts(named: str) -> tuple[str, str]:
