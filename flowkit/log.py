@@ -34,11 +34,11 @@ import attrs
 from flowkit.errors import SerializationError, WorkflowCancelled, WrongCall
 from flowkit.events import Event
 from flowkit.facts import Command, Fact, GiveBatch, StepReturned
-from flowkit.machine import Machine
+from flowkit.mailbox import SENDERS, Letters, Mailed, tell_senders
 from flowkit.process import is_gone
 from flowkit.records import Head, Records, seal
 from flowkit.storage_errors import CodeChanged, LeaseLost, RunDamaged, RunElsewhere, StoreError, WrongWorkflow
-from flowkit.store import ENDED, NewRun, RunInfo, Status, Write
+from flowkit.store import ENDED, Message, NewRun, RunInfo, Status, Write
 from flowkit.tenant import Tenant
 
 __all__ = ["SNAPSHOT_AFTER", "Durability", "RunLog"]
@@ -51,18 +51,14 @@ SNAPSHOT_AFTER = 1000
 """Facts between two snapshots, at least: so many are replayed in about 30 ms."""
 
 
-class _Logged(Protocol):
+class _Logged(Mailed, Protocol):
     """What a log needs of its run."""
 
-    run_id: str
-    machine: Machine
     timeout: float | None
 
     def act(self, commands: Sequence[Command]) -> None: ...
 
     def abandon(self, error: BaseException, *, stored: bool) -> None: ...
-
-    def at_rest(self) -> bool: ...
 
     @property
     def due(self) -> float | None: ...
@@ -93,11 +89,14 @@ class RunLog:
         "_is_queued",
         "_last",
         "_length",
+        "_letters",
         "_parent",
         "_pending",
         "_records",
+        "_refused",
         "_run",
         "_stopped",
+        "_taken",
         "_waiting",
         "created",
         "durability",
@@ -133,6 +132,9 @@ class RunLog:
         self._base: int | None = None  # the number of a snapshot that the store isn't told of yet
         self._error: BaseException | None = None
         self._head: Head | None = None
+        self._letters: Letters | None = None  # what others have sent it
+        self._taken: list[int] = []  # … of that, what the next write has the record of
+        self._refused: list[tuple[int, str]] = []
 
     # -------------------------------------------------------------------------------------------------------- opening
 
@@ -156,7 +158,7 @@ class RunLog:
         if found is None:
             self._create(start)
             return True
-        info, records = found
+        info, records, messages = found
         self.created = info.created
         self._length = self._committed = info.length
         if start is None and machine.started:
@@ -165,7 +167,10 @@ class RunLog:
                 "is that of a stored run, but the context goes on with another",
                 "leave one of the two out",
             )
-        return not await self._restore(info, records, start, patient)
+        is_new = not await self._restore(info, records, start, patient)
+        for message in messages:
+            self.receive(message)
+        return is_new
 
     def _create(self, start: Event | None) -> None:
         machine = self._run.machine
@@ -185,7 +190,7 @@ class RunLog:
         has_past = machine.state.root != {} or start is None
         self._put(self._records.books(machine, self._head) if has_past else self._records.head(self._head))
 
-    def _look(self, now: float) -> tuple[RunInfo, list[bytes]] | None:
+    def _look(self, now: float) -> tuple[RunInfo, list[bytes], list[Message]] | None:
         store, plan = self.tenant.store, self._run.machine.plan
         info = store.info(self.run_id)
         if info is None:
@@ -202,7 +207,8 @@ class RunLog:
                 info = store.claim(self.run_id, self.tenant.owner, now)
             self._fence = info.fence
         try:
-            return info, store.read(self.run_id, info.base)
+            mail = [] if info.status in ENDED else store.mail(self.run_id)
+            return info, store.read(self.run_id, info.base), mail
         except RunDamaged:
             self._set_aside(info, now)
             raise
@@ -276,6 +282,8 @@ class RunLog:
         """Have a record written, and then the commands performed. ``alone``: nothing else of this run will come in this
         turn of the loop."""
         self._facts += 1
+        if self._letters is not None:
+            self._letters.deliver_soon()
         if self._act_first:
             self._put(payload)
             self._run.act(commands)
@@ -298,6 +306,8 @@ class RunLog:
 
     def touch(self) -> None:
         """The run may have come to rest without a fact of its own: a run nested in it has."""
+        if self._letters is not None:
+            self._letters.deliver_soon()
         if self._stopped == "no" and self._last is not None and self._status() != self._last:
             self._queue()
 
@@ -335,7 +345,7 @@ class RunLog:
             return None
         payloads, self._pending = self._pending, []
         status = self._has_status or self._status()
-        if not payloads and status == self._last:
+        if not payloads and status == self._last and not self._refused:
             return None
         first = self._length
         if self._facts >= SNAPSHOT_AFTER and self._bytes >= self._books and self._stopped == "no":
@@ -349,6 +359,8 @@ class RunLog:
             base=self._base,
         )
         self._base = None
+        if self._taken or self._refused:
+            write.taken, write.refused, self._taken, self._refused = self._taken, self._refused, [], []
         if status != self._last:
             write.status, write.due = status
             self._last = status
@@ -385,6 +397,8 @@ class RunLog:
     def done(self, error: BaseException | None) -> None:
         """The last write is stored, or not (told by the writer)."""
         flying, self._flying = self._flying, []
+        if SENDERS:
+            tell_senders()
         if error is None:
             self._committed = self._length
         elif self._stopped != "no":
@@ -406,6 +420,21 @@ class RunLog:
                     self._run.act(commands)
                 except Exception as broken:  # noqa: BLE001 - becomes the run's error; others in this commit go on
                     self._run.abandon(broken, stored=True)
+
+    def receive(self, message: Message) -> None:
+        """There is a message for the run."""
+        if self._letters is None:
+            self._letters = Letters(self._run, self, self._records, self.tenant.backend)
+        self._letters.add(message)
+
+    def took(self, number: int) -> None:
+        """What has just been added is what a message stood for."""
+        self._taken.append(number)
+
+    def refuse(self, number: int, why: str) -> None:
+        """The run can't take a message."""
+        self._refused.append((number, why))
+        self._queue()
 
     @property
     def added(self) -> int:
@@ -448,6 +477,7 @@ class RunLog:
         self._stopped = "dropped"
         self._pending.clear()
         self._held.clear()
+        self._taken, self._refused = [], []
         self._length = self._committed
         waiting, self._waiting = self._waiting, []
         for _, event in waiting:
@@ -467,4 +497,8 @@ class RunLog:
                     await anyio.to_thread.run_sync(release)
                 except Exception as error:  # noqa: BLE001 - the lease ends by itself
                     report(error)
+            if has_ended and self._letters is not None:
+                self._letters.complain()
+            if SENDERS:
+                tell_senders()
             await self.tenant.leave(self)

@@ -288,6 +288,19 @@ class Records:
             books_size=len(payloads[begin]),
         )
 
+    def letter(self, payload: bytes) -> Any:
+        """The fact that a message stands for: a payload that isn't in a journal yet.
+
+        Raises:
+            SerializationError: it can't be read with the classes there are here.
+        """
+        try:
+            return self._facts.read(parse(payload))
+        except Refusal as refusal:
+            raise refusal.located() from refusal
+        except RecursionError as error:
+            raise SerializationError("it is nested too deep") from error
+
     def _read_fact(self, run_id: str, number: int, payload: bytes) -> Any:
         try:
             return self._facts.read(parse(payload))

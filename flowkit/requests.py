@@ -38,10 +38,11 @@ from flowkit.facts import (
 )
 from flowkit.machine import Machine
 from flowkit.performer import Performer
+from flowkit.plan import Plan
 from flowkit.stations import Cell, Owner
 from flowkit.storage_errors import RunSuspended
 
-__all__ = ["Requests"]
+__all__ = ["Requests", "check_target"]
 
 
 class Requests(Performer):
@@ -105,7 +106,7 @@ class Requests(Performer):
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise no_event("send_event", event)
         if step is not None:
-            self._check_target(event, step)
+            check_target(machine.plan, event, step)
         if invocation in machine.invocations:
             fact = EventSent(now, invocation, event, step)
             if self._intents is None or not self._intend(invocation, fact):
@@ -127,15 +128,6 @@ class Requests(Performer):
             self.apply(EventSent(self._now(), None, event, step))
             number = machine.last
         self._chosen = [*(self._chosen or ()), number]
-
-    def _check_target(self, event: Event, step: str) -> None:
-        plan = self.machine.plan
-        spec = plan.step(step)
-        if spec is None:
-            raise MisdirectedEvent(plan.name, step, event, steps=(one.name for one in plan.steps))
-        if not issubclass(type(event), spec.accepts):
-            takes = " | ".join(one.__name__ for one in spec.accepts)
-            raise MisdirectedEvent(plan.name, step, event, takes=takes, where=spec.where)
 
     def publish(self, event: Event, invocation: int | None) -> None:
         if threading.get_ident() != self._thread:
@@ -298,6 +290,20 @@ class Requests(Performer):
                 "await something first, or save a Context that no run has been given",
             )
         return self._owner.dump_run(self.machine)
+
+
+def check_target(plan: Plan, event: Event, step: str) -> None:
+    """Refuse an event for a step that isn't there, or doesn't take it.
+
+    Raises:
+        MisdirectedEvent: it is so.
+    """
+    spec = plan.step(step)
+    if spec is None:
+        raise MisdirectedEvent(plan.name, step, event, steps=(one.name for one in plan.steps))
+    if not issubclass(type(event), spec.accepts):
+        takes = " | ".join(one.__name__ for one in spec.accepts)
+        raise MisdirectedEvent(plan.name, step, event, takes=takes, where=spec.where)
 
 
 def _nth(waiter: str | None, count: int) -> str:

@@ -5,8 +5,8 @@ in its store before anything follows from it (log.py). Leaving the block stops t
 the store as after a crash, and the next runtime goes on with them.
 
 **The keeper** is one more task. It looks into the store now and then (a third of the lease), and at the time the next
-timer is due, and takes up what has nobody: runs that were under way in a process that is gone, and runs whose time has
-come. It also prunes what is to be kept no longer.
+timer is due, and takes up what has nobody: runs that were under way in a process that is gone, runs whose time has
+come, and runs that something was posted to (mailbox.py). It also prunes what is to be kept no longer.
 
 **Leaving memory.** A run that has been at rest for ``release_after`` seconds, and whose handle nobody holds, is stopped
 here and given up in the store; an event for it, its timer, or `Runtime.handler` brings it back. One that a step is
@@ -35,11 +35,9 @@ from flowkit import backend, outside
 from flowkit.errors import (
     NoEventLoop,
     RunFinished,
-    WorkflowCancelled,
     WorkflowRuntimeError,
     WrongCall,
     did_you_mean,
-    no_event,
     shown,
 )
 from flowkit.events import Event
@@ -49,6 +47,7 @@ from flowkit.kept import check_durability, check_keep, check_store
 from flowkit.launching import check_id, start_event_of
 from flowkit.log import Durability
 from flowkit.performer import first_of
+from flowkit.posting import Posting
 from flowkit.process import is_gone
 from flowkit.runner import Run
 from flowkit.storage_errors import (
@@ -58,7 +57,6 @@ from flowkit.storage_errors import (
     RunElsewhere,
     RunSuspended,
     StoreError,
-    UnexpectedEvent,
     UnknownRun,
     WrongWorkflow,
 )
@@ -91,6 +89,7 @@ async def open_runtime(
     release_suspended: bool = False,
     keep_finished: int | float | timedelta | None = None,
     lease: float = LEASE,
+    take_up: bool = True,
 ) -> AsyncGenerator["Runtime"]:
     """Open a store, go on with what is unfinished in it, and run workflows in it.
 
@@ -108,6 +107,8 @@ async def open_runtime(
         keep_finished: how many ended runs to keep (a whole number), or for how long (seconds as a float, or a
             `timedelta`); ``None``: all. Older ones are deleted now and then.
         lease: seconds after which others may take up this process's runs when it gives no sign of life.
+        take_up: whether to go on with whatever is unfinished and has nobody. ``False``: runs here only what it is asked
+            to by name (`Runtime.run`, `handler`, `send_event`, `cancel`, `fork`).
 
     Raises:
         StoreError: the store can't be used.
@@ -129,6 +130,8 @@ async def open_runtime(
         raise WrongCall(call, f"got lease={shown(lease)}", "give seconds, more than 0")
     if not isinstance(release_suspended, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise WrongCall(call, f"got release_suspended={shown(release_suspended)}", "give True or False")
+    if not isinstance(take_up, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongCall(call, f"got take_up={shown(take_up)}", "give True or False")
     check_durability(call, durability)
     if keep_finished is not None:
         check_keep(call, keep_finished)
@@ -136,7 +139,7 @@ async def open_runtime(
     if loop is None:
         raise NoEventLoop("", call)
     tenant = Tenant(store, loop, lease)
-    runtime = Runtime(tenant, by_name, durability, release_after, release_suspended, keep_finished)
+    runtime = Runtime(tenant, by_name, durability, release_after, release_suspended, keep_finished, take_up)
     await tenant.enter()
     failed: Exception | None = None
     try:
@@ -161,7 +164,7 @@ async def open_runtime(
         raise failed
 
 
-class Runtime:
+class Runtime(Posting):
     """Runs and their store. Made by `open_runtime`."""
 
     def __init__(
@@ -172,6 +175,7 @@ class Runtime:
         release_after: float | None,
         release_suspended: bool,
         keep_finished: int | float | timedelta | None,
+        takes_up: bool,
     ) -> None:
         self._tenant = tenant
         self._store = tenant.store
@@ -180,6 +184,7 @@ class Runtime:
         self._release_after = release_after
         self._release_suspended = release_suspended
         self._keep_finished = keep_finished
+        self._takes_up = takes_up
         self._runs: dict[str, Run] = {}
         self._handlers: weakref.WeakValueDictionary[str, Handler] = weakref.WeakValueDictionary()
         # Since when, the longest first. (To find its first, a plain dict passes all that have left it.)
@@ -260,53 +265,6 @@ class Runtime:
         if info is None:
             raise self._unknown(run_id)
         return self._drive(self._known(info.workflow), run_id, go_on=True)
-
-    async def send_event(self, run_id: str, event: Event, step: str | None = None) -> None:
-        """Send an event into a run; when this returns, it is stored that the run has it.
-
-        Where a run is busy, and has no use for the event yet, this waits until it has, or rests.
-
-        Raises:
-            UnknownRun: the store has none of this id.
-            RunFinished: it has ended.
-            MisdirectedEvent: there is no step of that name, or it doesn't take this event.
-            UnexpectedEvent: the run waits, and nothing in it takes this event.
-            RunElsewhere, RunDamaged, CodeChanged, StoreError, SerializationError, WrongCall: as `run`.
-        """
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise no_event("send_event", event)
-        what = f"send_event({type(event).__name__})"
-        handler = await self._bring(run_id, what)
-        await handler.come_up()
-        run = self._runs.get(run_id)
-        if step is None and run is not None:
-            while not (run.takes(event) or run.at_rest() or run.ended):
-                await run.come_to_rest()  # it may come to want it
-        if run is None or run.ended:
-            if run is not None and run.is_suspended:
-                await handler  # raises why
-            raise RunFinished(handler.workflow_name, what)
-        if step is None and not run.takes(event) and not run.machine.patient:
-            raise UnexpectedEvent(run_id, run.workflow_name, event, run.expected())
-        before = run.records()
-        handler.send_event(event, step)
-        await run.stored(before)
-
-    async def cancel(self, run_id: str) -> None:
-        """Cancel a run for good, and wait for its clean-up. Does nothing where it has ended.
-
-        Raises:
-            UnknownRun: the store has none of this id.
-            RunElsewhere, RunDamaged, CodeChanged, StoreError, WrongCall: as `run`.
-        """
-        try:
-            handler = await self._bring(run_id, "cancel()")
-        except RunFinished:
-            return
-        await handler.cancel_run()
-        error = handler.exception()
-        if error is not None and not isinstance(error, WorkflowCancelled):
-            raise error
 
     async def join(self) -> None:
         """Wait until no run is under way here: each has ended, or waits for somebody outside or for its time."""
@@ -404,6 +362,8 @@ class Runtime:
         """Go on with what is unfinished, and keep at it."""
         self._group = group
         await self._take_up()
+        if self._takes_up:
+            self._tenant.mailbox.strangers = lambda: self._wake.set()
         group.start_soon(self._keep)
 
     def stop(self) -> None:
@@ -537,12 +497,15 @@ class Runtime:
 
     async def _take_up(self) -> None:
         """Take up the runs that have work to do and nobody to do it."""
+        if not self._takes_up:
+            return
         names = tuple(self._workflows)
         now = self._tenant.now()
         find = partial(self._store.find, workflows=names, free_at=now)
         await anyio.to_thread.run_sync(self._free_the_dead)
         found = await anyio.to_thread.run_sync(partial(find, statuses=("running",)))
         found += await anyio.to_thread.run_sync(partial(find, statuses=("waiting",), due_by=now))
+        found += await anyio.to_thread.run_sync(self._posted_to, partial(find, statuses=("waiting",)))
         again = list(self._again)
         stored = [await anyio.to_thread.run_sync(self._store.info, run_id) for run_id in again]
         self._again.difference_update(again)
@@ -562,6 +525,13 @@ class Runtime:
         for owner in self._store.owners():
             if owner != self._tenant.owner and is_gone(owner):
                 self._store.leave(owner)
+
+    def _posted_to(self, find_resting: Callable[[], list[RunInfo]]) -> list[RunInfo]:
+        """Runs that rest with nobody to drive them, and were sent something."""
+        sent = {message.run_id for message in self._store.mail()} - set(self._runs)
+        infos = [info for info in map(self._store.info, sent) if info is not None]
+        names = {info.parent or info.run_id for info in infos}
+        return [info for info in find_resting() if info.run_id in names] if names else []
 
     def _release(self) -> None:
         """Let runs go from memory that have rested long enough."""

@@ -1,4 +1,4 @@
-"""`Tenant`: one event loop's presence at a store: its name as an owner of runs, its lease, its writer.
+"""`Tenant`: one event loop's presence at a store: its name as an owner of runs, its lease, its writer, its mail.
 
 The lease is kept while any run is under way, by a beat every third of its length. Where the process is away for longer
 (stopped, swapped out, its disk hanging) others may take its runs; the store refuses what it writes then (store.py).
@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from flowkit import outside
 from flowkit.backend import Backend
+from flowkit.mailbox import Addressee, Mailbox
 from flowkit.process import owner_name
 from flowkit.storage_errors import RunElsewhere
 from flowkit.store import LEASE, Store
@@ -24,7 +25,7 @@ __all__ = ["Tenant", "tenant_of"]
 logger = logging.getLogger("flowkit")
 
 
-class Driver(Protocol):
+class Driver(Addressee, Protocol):
     """What a tenant knows of a run's log."""
 
     run_id: str
@@ -42,6 +43,7 @@ class Tenant:
         self.owner = owner_name()
         self.writer = Writer(store, backend)
         self.backend = backend
+        self.mailbox = Mailbox(store, backend)
         self._clock = backend.clock()
         self._epoch = outside.current().time() - self._clock()
         self._entered = 0
@@ -97,6 +99,7 @@ class Tenant:
             (scope, stopped), self._beating = self._beating, None
             scope.cancel()
             await stopped.wait()  # a beat that a thread is at would come after the end
+            await self.mailbox.rest()
             await self.writer.rest()
             shared = _shared(self.store)
             if shared.get(self.backend.loop) is self:
@@ -116,13 +119,19 @@ class Tenant:
     async def _keep_beating(self, scope: anyio.CancelScope, stopped: anyio.Event) -> None:
         try:
             with scope:
+                next_beat = self._clock() + self.lease / 3
                 while True:
-                    await anyio.sleep(self.lease / 3)
+                    await self.mailbox.pause(next_beat - self._clock())
+                    await self.mailbox.hand_out(self._driven)
+                    if self._clock() < next_beat:
+                        continue
                     try:
                         await self._beat()
                     except Exception:
                         logger.warning("the lease at %r could not be renewed", self.store, exc_info=True)
+                    next_beat = self._clock() + self.lease / 3
         finally:
+            self.mailbox.stop()
             stopped.set()
 
 

@@ -416,7 +416,7 @@ async def test_a_run_that_another_has_claimed_ends_here() -> None:
         assert (info.owner, info.status) == ("another", "waiting")
         store.beat("another", float("inf"))
         with pytest.raises(RunElsewhere):
-            await runtime.send_event("r", Reply("name", "Ada"))
+            await runtime.run("Asking", run_id="r")
     assert [entry.what for entry in ledger.entries] == [("begin",)]
     info = store.info("r")
     assert info is not None

@@ -1,0 +1,356 @@
+"""Events and cancellations get to runs that another runtime drives, exactly once, and to those that nobody drives."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from stored_flows import Approved, Ask, Charged, Patient, Question, Slow, WaitsForApproval, wall_clock
+
+from flowkit import (
+    Context,
+    Event,
+    HumanResponseEvent,
+    RunFinished,
+    StartEvent,
+    StopEvent,
+    StoreError,
+    Workflow,
+    WorkflowCancelledByUser,
+    step,
+)
+from flowkit.errors import MisdirectedEvent, WrongCall
+from flowkit.facts import EventSent
+from flowkit.memory_store import MemoryStore
+from flowkit.runtime import Runtime, open_runtime
+from flowkit.sqlite_store import SQLiteStore
+from flowkit.storage_errors import CodeChanged, RunDamaged, UnexpectedEvent, UnknownRun
+from flowkit.store import NewRun, Store, Write
+from flowkit.workflow import records_of
+
+__all__ = ["wall_clock"]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    made: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "runs.db")
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def two(store: Store, *makes: Callable[[], Workflow], **options: Any) -> AsyncGenerator[tuple[Runtime, Runtime]]:
+    async with (
+        open_runtime(store=store, workflows=[make() for make in makes], **options) as owner,
+        open_runtime(store=store, workflows=[make() for make in makes], **options) as sender,
+    ):
+        yield owner, sender
+
+
+async def sent(runtime: Runtime, run_id: str) -> list[EventSent]:
+    return [one.fact for one in await runtime.history(run_id) if isinstance(one.fact, EventSent)]
+
+
+async def test_an_event_for_a_run_that_another_runtime_drives(store: Store) -> None:
+    async with two(store, WaitsForApproval) as (owner, sender):
+        handler = await owner.run("WaitsForApproval", run_id="a")
+        await sender.send_event("a", Approved("the operator"))
+        assert store.mail() == []
+        assert await handler == "the operator"
+        assert [fact.event for fact in await sent(sender, "a")] == [Approved("the operator")]
+
+
+async def test_an_event_for_a_step_by_name(store: Store) -> None:
+    async with two(store, Patient) as (owner, sender):
+        handler = await owner.run("Patient", run_id="a")
+        with pytest.raises(MisdirectedEvent, match="Patient has no step 'send'"):
+            await sender.send_event("a", Approved(), step="send")
+        with pytest.raises(MisdirectedEvent):
+            await sender.send_event("a", Charged("pen"), step="end")
+        assert store.mail() == []
+        await sender.send_event("a", Charged("pen"), step="note")
+        await sender.send_event("a", Charged("ink"))
+        await sender.send_event("a", Approved())
+        assert await handler == ["pen", "ink"]
+
+
+async def test_an_event_for_a_run_that_its_own_program_drives(store: Store) -> None:
+    async with open_runtime(store=store, workflows=[Ask()]) as sender:
+        async with Ask().run(store=store, run_id="a") as handler:
+            async for event in handler.stream_events():
+                if isinstance(event, Question):
+                    await sender.send_event("a", HumanResponseEvent(response=12))
+        assert await handler == 12
+
+
+async def test_a_cancellation(store: Store) -> None:
+    async with two(store, Slow) as (owner, sender):
+        handler = await owner.run("Slow", run_id="a")
+        await sender.cancel("a")
+        info = store.info("a")
+        assert info is not None and info.status == "cancelled"
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+        await sender.cancel("a")
+
+
+class Late(Workflow):
+    """Takes `Approved` after 10 seconds; ``both``: two events of it."""
+
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await anyio.sleep(10)
+        return StopEvent(result=(await ctx.wait_for_event(Approved)).by)
+
+
+async def test_a_run_that_is_busy_takes_it_when_it_has_a_use_for_it(store: Store) -> None:
+    async with two(store, Late) as (owner, sender):
+        handler = await owner.run("Late", run_id="a")
+        began = anyio.current_time()
+        await sender.send_event("a", Approved("you"))
+        assert anyio.current_time() - began == pytest.approx(10, abs=0.2)
+        assert await handler == "you"
+
+
+async def test_what_a_run_at_rest_has_no_use_for_is_told_to_who_sent_it(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two(store, WaitsForApproval) as (owner, sender):
+        handler = await owner.run("WaitsForApproval", run_id="a")
+        with pytest.raises(UnexpectedEvent, match=r"WaitsForApproval doesn't take Charged now: it takes Approved"):
+            await sender.send_event("a", Charged("pen"))
+        assert "run a could not take what was sent to it (unexpected: ['Approved'])" in caplog.text
+        assert store.mail() == [] and store.message(1) is None
+        await sender.send_event("a", Approved())
+        assert await handler == "me"
+        assert len(await sent(owner, "a")) == 1
+
+
+async def test_what_no_run_of_the_workflow_could_ever_take_is_not_posted(store: Store) -> None:
+    async with two(store, Ask) as (owner, sender):
+        handler = await owner.run("Ask", run_id="a")
+        with pytest.raises(UnexpectedEvent, match=r"doesn't take Charged now: it takes HumanResponseEvent"):
+            await sender.send_event("a", Charged("pen"))
+        assert store.post("a", b"", 0.0) == 1
+        store.withdraw(1)
+        await sender.send_event("a", HumanResponseEvent(response=1))
+        assert await handler == 1
+
+
+async def test_a_run_that_ends_first(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    class Ends(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await anyio.sleep(10)
+            return StopEvent(result="done")
+
+    async with two(store, Ends) as (owner, sender):
+        handler = await owner.run("Ends", run_id="a")
+        with pytest.raises(RunFinished, match=r"send_event\(Approved\)"):
+            await sender.send_event("a", Approved())
+        assert await handler == "done"
+        assert "run a had ended before it could take what was sent to it (1)" in caplog.text
+        assert store.message(1) is None
+        with pytest.raises(RunFinished):
+            await sender.send_event("a", Approved())
+
+
+async def test_who_gives_up_waiting_has_posted_it_all_the_same(store: Store) -> None:
+    async with two(store, Late) as (owner, sender):
+        handler = await owner.run("Late", run_id="a")
+        with anyio.move_on_after(1) as scope:
+            await sender.send_event("a", Approved("you"))
+        assert scope.cancelled_caught
+        assert await handler == "you"
+
+
+async def test_an_owner_that_goes_away_first_leaves_it_to_the_next(store: Store) -> None:
+    """The sender's own runtime takes the run over."""
+    async with (
+        open_runtime(store=store, workflows=[Late()], take_up=False) as sender,
+        anyio.create_task_group() as group,
+    ):
+        async with open_runtime(store=store, workflows=[Late()]) as owner:
+            await owner.run("Late", run_id="a")
+            group.start_soon(sender.send_event, "a", Approved("you"))
+            await anyio.sleep(5)
+        await anyio.sleep(1)
+        assert await sender.handler("a") == "you"
+        assert len(await sent(sender, "a")) == 1
+
+
+async def test_what_is_posted_to_a_run_that_nobody_drives_brings_it_back(store: Store) -> None:
+    """As where a run leaves memory at the moment at which something is posted to it."""
+    async with open_runtime(store=store, workflows=[Ask()], release_after=1) as runtime:
+        await runtime.run("Ask", run_id="a")
+        await runtime.run("Ask", run_id="b")
+        await anyio.sleep(5)
+        assert [info.owner for info in await runtime.runs()] == [None, None]
+        await post(store, Ask(), "a", HumanResponseEvent(response=1))
+        await anyio.sleep(40)
+        assert {info.run_id: info.status for info in await runtime.runs()} == {"a": "finished", "b": "waiting"}
+        assert await runtime.handler("a") == 1
+
+
+async def test_what_is_posted_while_nobody_is_there(store: Store) -> None:
+    async with open_runtime(store=store, workflows=[Ask(), Slow()]) as runtime:
+        for run_id, flow in (("a", "Ask"), ("b", "Ask"), ("c", "Slow")):
+            await runtime.run(flow, run_id=run_id)
+    await post(store, Ask(), "a", HumanResponseEvent(response=1))
+    async with open_runtime(store=store, workflows=[Ask(), Slow()], take_up=False) as runtime:
+        await anyio.sleep(100)
+        assert {info.run_id: info.owner for info in await runtime.runs()} == {"a": None, "b": None, "c": None}
+        assert await runtime.handler("a") == 1
+    async with open_runtime(store=store, workflows=[Ask()]) as runtime:
+        await post(store, Ask(), "b", HumanResponseEvent(response=2))
+        await anyio.sleep(40)
+        assert await runtime.handler("b") == 2
+
+
+async def post(store: Store, workflow: Workflow, run_id: str, event: Event) -> None:
+    letter = records_of(workflow).fact(EventSent(0.0, None, event, None))
+    assert await anyio.to_thread.run_sync(store.post, run_id, letter, 0.0) is not None
+
+
+class Outer(Workflow):
+    @step
+    async def work(self, ev: StartEvent, child: Ask) -> StopEvent:
+        return StopEvent(result=[await child.run(), await child.run()])
+
+
+def outer() -> Workflow:
+    made = Outer()
+    made.add_workflows(child=Ask())
+    return made
+
+
+async def test_an_answer_for_a_nested_run(store: Store) -> None:
+    """To the run it is in, which hands it down; and to itself, by its own id."""
+    async with two(store, outer, Ask) as (owner, sender):
+        handler = await owner.run("Outer", run_id="a")
+        await anyio.sleep(1)
+        await sender.send_event("a", HumanResponseEvent(response=1))
+        await anyio.sleep(1)
+        (nested,) = [info for info in store.find(parent="a") if info.status == "waiting"]
+        await sender.send_event(nested.run_id, HumanResponseEvent(response=2))
+        assert await handler == [1, 2]
+        assert store.mail() == []
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+async def test_a_store_that_fails_just_then(durability: Any) -> None:
+    """The run is stopped, the message is still there, and the run has it when it goes on."""
+
+    class Shaky(MemoryStore):
+        fails = 0
+
+        def commit(self, writes: Any, *, wait: bool = True) -> list[bool]:
+            if self.fails and any(write.taken for write in writes):
+                self.fails -= 1
+                raise StoreError("the store", "the disk is full", "make room", "full")
+            return super().commit(writes, wait=wait)
+
+    store = Shaky()
+    async with two(store, Ask, durability=durability) as (owner, sender):
+        await owner.run("Ask", run_id="a")
+        store.fails = 1
+        await sender.send_event("a", HumanResponseEvent(response=7))
+        assert store.fails == 0
+        await sender.join()
+        await owner.join()
+        assert len(await sent(sender, "a")) == 1
+        assert (await sender.handler("a")) == 7
+
+
+async def test_what_cannot_be_read_is_refused(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async with two(store, Patient) as (owner, sender):
+        handler = await owner.run("Patient", run_id="a")
+        numbers = [store.post("a", text, 0.0) for text in (b"", b'["sent', b'["rested",1.0]', b"\xff")]
+        await sender.send_event("a", Approved())
+        assert await handler == []
+        for number in numbers:
+            assert number is not None
+            message = store.message(number)
+            assert message is not None and message.refusal is not None and message.refusal.startswith('["unreadable"')
+    assert caplog.text.count("run a could not take what was sent to it (unreadable: ") == 4
+
+
+async def test_code_that_knows_no_such_step(store: Store) -> None:
+    """The sender's is newer."""
+
+    class Other(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Approved)).by)
+
+    class Newer(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Approved)).by)
+
+        @step
+        async def approve(self, ev: Approved) -> StopEvent:
+            return StopEvent(result=ev.by)
+
+    Newer.__name__ = "Other"
+    async with (
+        open_runtime(store=store, workflows=[Other()]) as owner,
+        open_runtime(store=store, workflows=[Newer(stalled="wait")]) as sender,
+    ):
+        handler = await owner.run("Other", run_id="a")
+        with pytest.raises(CodeChanged, match=r"whoever drives it can't take what was sent: .*'approve'"):
+            await sender.send_event("a", Approved(), step="approve")
+        await sender.send_event("a", Approved("you"))
+        assert await handler == "you"
+
+
+async def test_a_run_that_is_deleted_or_set_aside_meanwhile(store: Store) -> None:
+    async with two(store, Slow) as (owner, _):
+        await owner.run("Slow", run_id="a")
+        info = store.info("a")
+        assert info is not None
+        async with open_runtime(store=store, workflows=[Late()]) as sender:
+            for run_id in ("b", "c"):
+                store.commit([Write(run_id, 1, 0, [], 1.0, new=_new("Late", info.owner))])
+            async with anyio.create_task_group() as group:
+                group.start_soon(_after, 1, lambda: store.delete(["b"]))
+                with pytest.raises(UnknownRun):
+                    await sender.send_event("b", Approved())
+                group.start_soon(_after, 1, lambda: store.commit([Write("c", 1, 0, [], 2.0, "damaged")]))
+                with pytest.raises(RunDamaged, match="set aside"):
+                    await sender.send_event("c", Approved())
+            with pytest.raises(RunDamaged):
+                await sender.send_event("c", Approved())
+        await owner.cancel("a")
+
+
+def _new(workflow: str, owner: str | None) -> NewRun:
+    return NewRun(workflow, owner or "")
+
+
+async def _after(seconds: float, call: Callable[[], object]) -> None:
+    await anyio.sleep(seconds)
+    await anyio.to_thread.run_sync(call)
+
+
+async def test_nothing_is_looked_for_in_a_store_of_one_process(caplog: pytest.LogCaptureFixture) -> None:
+    """So a simulation knows when nothing can happen any more."""
+    looks: list[None] = []
+
+    class Counting(MemoryStore):
+        def changes(self) -> int | None:
+            looks.append(None)
+            return None
+
+    async with open_runtime(store=Counting(), workflows=[Slow()]) as runtime:
+        assert await (await runtime.run("Slow")) == "slept"
+    assert looks == []
+
+
+async def test_take_up_is_yes_or_no() -> None:
+    wrong: Any = 1
+    with pytest.raises(WrongCall, match=r"got take_up=1: give True or False"):
+        async with open_runtime(store=MemoryStore(), workflows=[], take_up=wrong):
+            pass
