@@ -5,15 +5,11 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Self
 
-from flowkit.command_line.output import say
-from flowkit.errors import shown
 from flowkit.events import Event
+from flowkit.live_view import LiveView
 from flowkit.stream import Origin
 
 __all__ = ["Progress", "progress_for"]
-
-LONGEST = 500
-"""Characters of an event that are shown."""
 
 
 class Progress:
@@ -36,31 +32,27 @@ class Progress:
         yield
 
 
-class Lines(Progress):
-    """A line for each event of the stream."""
+class Live(Progress):
+    """The live view where standard error is a terminal, else a line for each thing that happens."""
 
     def __init__(self) -> None:
-        self._held: list[str] | None = None
+        self._view = LiveView()  # it is told by the engine of what the stream shows, and of more
 
-    def event(self, event: Event, origin: Origin | None) -> None:
-        of = "" if origin is None else f"{' > '.join((*origin.path, origin.workflow))}: "
-        line = f"  {of}{shown(event, LONGEST)}"
-        if self._held is None:
-            say(line)
-        else:
-            self._held.append(line)
+    def __enter__(self) -> Self:
+        self._view.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._view.__exit__(kind, error, traceback)
 
     @contextlib.contextmanager
     def paused(self) -> Generator[None]:
-        held = self._held = []
-        try:
+        with self._view.paused():
             yield
-        finally:
-            self._held = None
-            for line in held:
-                say(line)
 
 
 def progress_for(*, quiet: bool) -> Progress:
     """What shows a run here."""
-    return Progress() if quiet else Lines()
+    return Progress() if quiet else Live()

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
-__all__ = ["Guard", "Output", "Region"]
+__all__ = ["Guard", "Held", "Output", "Region"]
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
@@ -70,6 +70,33 @@ class Output:
                 if error.errno != errno.EAGAIN:
                     raise
                 _ = select.select([], [descriptor], [])  # somebody has made it non-blocking
+
+
+class Held:
+    """Writes lines to an output; while it is paused they are held back, where it is a terminal."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._pauses = 0
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Write a line, or keep it for later."""
+        if self._pauses:
+            self._lines.append(line)
+        else:
+            self._output.write(line)
+
+    def pause(self) -> None:
+        """Hold back what comes."""
+        self._pauses += self._output.file.isatty()
+
+    def resume(self) -> None:
+        """Write what was held back."""
+        self._pauses = max(0, self._pauses - 1)
+        if not self._pauses:
+            lines, self._lines = self._lines, []
+            self._output.write("".join(lines))
 
 
 class Region:

@@ -37,7 +37,7 @@ from flowkit.instruments import (
 )
 from flowkit.live_view.board import Board
 from flowkit.live_view.lines import Lines
-from flowkit.live_view.screen import Output
+from flowkit.live_view.screen import Held, Output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,6 +82,7 @@ class LiveView(Instrument):
         self._lock = threading.RLock()
         self._to: Board | Lines | None = None
         self._display: Display | None = None
+        self._held: Held | None = None
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
@@ -97,7 +98,8 @@ class LiveView(Instrument):
         if self._wants or (self._wants is None and _can_draw(file)):
             self._draw_on(file, clock)
         else:
-            self._to = Lines(Output(file).write, clock)
+            self._held = Held(Output(file))
+            self._to = Lines(self._held.write, clock)
         add_instrument(self)
         return self
 
@@ -137,7 +139,7 @@ class LiveView(Instrument):
             if thread is not None:
                 thread.join()
         finally:
-            self._to = self._display = self._thread = None
+            self._to = self._display = self._held = self._thread = None
             if display is not None:
                 LiveView._drawing = None
                 display.close()
@@ -146,15 +148,15 @@ class LiveView(Instrument):
     def paused(self) -> Generator[None]:
         """Give the terminal to somebody else, for a question, say: no display, and what is printed is written at once.
         Blocks may be nested."""
-        display = self._display
-        if display is None:
+        paused: Display | Held | None = self._display or self._held
+        if paused is None:
             yield
             return
-        display.pause()
+        paused.pause()
         try:
             yield
         finally:
-            display.resume()
+            paused.resume()
 
     def refresh(self) -> None:
         """Draw now. Does nothing where nothing is drawn, or it is paused."""
