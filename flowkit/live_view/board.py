@@ -23,7 +23,7 @@ import attrs
 
 from flowkit.events import Event, InputRequiredEvent
 from flowkit.instruments import Instrument, ObservedAttempt, ObservedRun, ObservedWait
-from flowkit.live_view.texts import error_text
+from flowkit.live_view.texts import LONGEST, error_text
 
 __all__ = ["Board", "Group", "LiveRun", "Note", "Retry", "Tally"]
 
@@ -145,7 +145,10 @@ class LiveRun:
 
 @attrs.define(eq=False)
 class Note:
-    """Something worth a line: an ``event`` shown, or a ``text``. ``offset``: seconds since the outermost run began."""
+    """Something worth a line: an ``event`` shown, or a ``text``. ``offset``: seconds since the outermost run began.
+
+    ``pieces``: the end of the text that several events made together, whose only field is a text each.
+    """
 
     kind: Literal["shown", "asked", "answered", "retried", "failed", "run"]
     offset: float
@@ -154,6 +157,7 @@ class Note:
     event: Event | None = None
     text: str = ""
     times: int = 1
+    pieces: str = ""
 
 
 class Board(Instrument):
@@ -378,9 +382,16 @@ class Board(Instrument):
                 del notes[-back]
                 note.event, note.offset = event, offset
                 note.times += 1
+                note.pieces = (note.pieces + _piece(event))[-LONGEST:]
                 notes.append(note)
                 return
-        notes.append(Note(kind, offset, live.group, step, event, text))
+        notes.append(Note(kind, offset, live.group, step, event, text, pieces=_piece(event)))
+
+
+def _piece(event: Event | None) -> str:
+    """The text that an event is, if it is nothing else."""
+    fields = () if event is None else tuple(vars(event).values())
+    return fields[0] if len(fields) == 1 and type(fields[0]) is str else ""
 
 
 def _questions(result: Any) -> list[InputRequiredEvent]:

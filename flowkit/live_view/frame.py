@@ -75,12 +75,14 @@ class NoteRow:
 
 @attrs.frozen
 class LogRow:
-    """One of the last things that happened. ``offset``: seconds since the outermost run began."""
+    """One of the last things that happened. ``offset``: seconds since the outermost run began. ``tail``: where there is
+    no room for ``text``, its beginning goes."""
 
     kind: Literal["shown", "asked", "answered", "retried", "failed", "run"]
     offset: float
     who: str
     text: str
+    tail: bool = False
 
 
 Row = RunRow | StepRow | NoteRow
@@ -289,6 +291,8 @@ def _log_row(note: Note) -> LogRow:
         text = f"asks {text}"
     elif note.kind == "answered" and note.event is not None:
         text = f"gets {text}"
+    if note.times > 1 and note.pieces:
+        return LogRow(note.kind, note.offset, harmless(who), harmless(note.pieces), tail=True)
     if note.times > 1:
         text = (
             f"{counted(note.times)} times: {text}"

@@ -100,7 +100,7 @@ def laid_out(frame: Frame, width: int, height: int, signs: Signs) -> list[Text]:
     """The lines of a display of at most ``height`` lines."""
     width = min(max(width, NARROWEST), WIDEST)
     columns = Columns.of(frame, width)
-    heading = columns.heading() if width >= 60 and height >= 8 else None
+    heading = columns.heading() if width >= 56 and height >= 8 else None
     room = max(1, height - (heading is not None) - (1 if frame.log else 0))
     part = fitted(frame, room, LOG)
     lines = [_line(row, columns, width, signs) for row in part.rows]
@@ -121,7 +121,7 @@ def summary_of(frame: Frame, width: int, signs: Signs) -> list[Text]:
     rows = summed(frame.rows)
     columns = Columns.of(attrs.evolve(frame, rows=rows, has_bars=False), width, totals=True)
     lines: list[Text] = []
-    headed = width < 60
+    headed = width < 56
     for row in rows:
         if not headed and isinstance(row, StepRow):
             lines.append(columns.heading())
@@ -275,7 +275,13 @@ def _log_line(row: LogRow, width: int, signs: Signs) -> Text:
     line.append(f"{row.offset:>8.1f} ", DIM)
     line.append(f"{signs.log[row.kind]} ", _LOG_COLOURS.get(row.kind, PLAIN))
     line.append(_shortened(row.who, max(8, width // 4), signs), BOLD if row.kind == "asked" else CYAN)
-    line.append(f" {row.text}", RED if row.kind == "failed" else PLAIN)
+    text = row.text
+    if row.tail and line.cell_len + 1 + cell_len(text) > width:
+        room = width - line.cell_len - 2
+        while text and cell_len(text) > room:
+            text = text[max(1, (cell_len(text) - room) // 2) :]
+        text = signs.more + text
+    line.append(f" {text}", RED if row.kind == "failed" else PLAIN)
     return _cut(line, width, signs)
 
 

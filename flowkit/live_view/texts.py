@@ -20,7 +20,7 @@ from uuid import UUID
 from flowkit.errors import StepFailed
 from flowkit.events import Event
 
-__all__ = ["brief", "counted", "error_text", "harmless", "kind_of_event", "lasting"]
+__all__ = ["LONGEST", "brief", "counted", "error_text", "harmless", "kind_of_event", "lasting"]
 
 LONGEST = 400
 """Characters of any text that is shown: as much as two lines of the widest terminal."""
