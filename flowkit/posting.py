@@ -26,7 +26,7 @@ from flowkit.runner import Run
 from flowkit.storage_errors import CodeChanged, RunDamaged, RunElsewhere, UnexpectedEvent, UnknownRun
 from flowkit.store import ENDED, RunInfo, Store
 from flowkit.tenant import Tenant
-from flowkit.workflow import Workflow, is_patient, plan_of, records_of
+from flowkit.workflow import Workflow, _record, plan_of, records_of  # pyright: ignore[reportPrivateUsage]
 
 __all__ = ["Posting", "check_sendable", "is_delivered"]
 
@@ -155,7 +155,7 @@ def check_sendable(workflow: Workflow, run_id: str, event: Event, step: str | No
     route = plan.route(type(event))
     # A step with a context may wait for anything; a run in a step may take it.
     could_wait = any(spec.context_parameter or spec.children or spec.resources for spec in plan.steps)
-    if not (route.steps or route.stops or could_wait or is_patient(workflow)):
+    if not (route.steps or route.stops or could_wait or _record(workflow).settings.patient):
         raise UnexpectedEvent(run_id, plan.name, event, taken_by(plan))
 
 

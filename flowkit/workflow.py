@@ -519,11 +519,6 @@ def plan_of(workflow: Workflow) -> Plan:
     return workflow._plan()  # pyright: ignore[reportPrivateUsage]
 
 
-def is_patient(workflow: Workflow) -> bool:
-    """Whether its runs wait for outside input where others would have stalled."""
-    return _record(workflow).settings.patient
-
-
 def drawn_of(workflow: Workflow) -> "tuple[Recent | None, dict[str, Workflow]]":
     """What is remembered of the run that this instance began last, and the workflows added to it."""
     return (record := _record(workflow)).recent, record.children
