@@ -135,7 +135,7 @@ class _Asyncio:
 
     def context(self) -> contextvars.Context:
         context = contextvars.copy_context()
-        if _library is not None:
+        if _library is not None and _library.get(None) != "asyncio":
             context.run(_library.set, "asyncio")
         return context
 

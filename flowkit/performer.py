@@ -1,8 +1,9 @@
 """Performing a run's commands: channels, workers, timers.
 
 Each step that has something to do has a *station*: a memory object channel and the workers that read it. A worker is
-started when its step has more work than workers, up to ``num_workers`` (one more for each of its invocations that is
-suspended in a wait). A channel is opened when its step first gets an event, and closed when the run comes to rest.
+started, with its first event in hand, when its step has more work than workers, up to ``num_workers`` (one more for
+each that is suspended in a wait); the channel brings what comes later. It is opened when its step first gets an event,
+and closed when the run comes to rest.
 
 **No task in the middle.** A worker that finishes an attempt calls `Performer.apply` with the fact; the machine answers
 with commands, and they are performed there and then: ``send_nowait`` on the next step's channel, an event set for a
@@ -212,10 +213,12 @@ class Performer(ABC):
                     self._free = None
                     self._direct = command
                     continue
-                station.send.send_nowait(command)
                 if station.engaged > station.workers:
                     station.workers += 1
+                    station.first.append(command)
                     self._spawn(self._work, station)
+                else:
+                    station.send.send_nowait(command)
             else:
                 self._perform(command)
         if machine.busy <= self._nested and machine.outcome is None:
@@ -358,10 +361,11 @@ class Performer(ABC):
         function, shape, receive = station.function, station.shape, station.receive.receive
         machine, state, face = self.machine, self.machine.state, cast(RunFace, self)
         context = contextvars.copy_context()
-        start: StartStep | None = None
+        start = station.first.pop(0) if station.first else None
         burst = 0
         try:
-            while True:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            while machine.outcome is None:
                 if start is None:
                     burst = 0
                     try:

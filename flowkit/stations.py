@@ -86,7 +86,7 @@ class Committed:
 @attrs.define(eq=False)
 class Station:
     """A step at work: its channel, and how many workers read it. ``engaged`` counts what they have in hand or will
-    get."""
+    get, ``first`` is what those begin with that have been started and haven't begun."""
 
     spec: StepSpec
     function: Callable[..., Any]
@@ -95,6 +95,7 @@ class Station:
     receive: MemoryObjectReceiveStream[StartStep]
     workers: int = 0
     engaged: int = 0
+    first: list[StartStep] = attrs.field(factory=list[StartStep])
 
 
 @attrs.define(eq=False)

@@ -165,7 +165,7 @@ class StepSpec:
 
     def bind(self, owner: Any) -> Callable[..., Any]:
         """The function to call: a method bound to its workflow, or the free function itself."""
-        return cast(Callable[..., Any], self.function.__get__(owner)) if self.is_method else self.function
+        return cast("Callable[..., Any]", self.function.__get__(owner)) if self.is_method else self.function
 
 
 def options_of(function: Any) -> StepOptions | None:
