@@ -261,13 +261,8 @@ class Board(Instrument):
             tally.queued -= 1
         else:
             work = tally.at_work.pop(attempt)
-            waited = 0.0
             ended = attempt.ended or 0.0
-            if work is not None:
-                waited = work.waited
-                if work.waits:
-                    tally.waiting -= 1
-                    waited += ended - work.since
+            waited = 0.0 if work is None else work.waited  # its waits have ended before it
             tally.last = max(0.0, ended - (attempt.began or ended) - waited)
             tally.total += tally.last
             tally.ended += 1

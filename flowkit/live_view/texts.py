@@ -105,6 +105,8 @@ def _brief(value: Any, depth: int) -> str:
     if isinstance(value, BaseException):
         return kind.__name__
     if isinstance(value, Event):
+        if depth >= _DEEPEST:
+            return f"{kind.__name__}({'…' if vars(value) else ''})"
         return f"{kind.__name__}({_some(_fields(value, depth), vars(value))})"
     if kind in _BRACKETS:
         opening, closing = _BRACKETS[kind]
@@ -147,7 +149,7 @@ def _pairs(value: dict[Any, Any], depth: int) -> Iterator[str]:
 
 
 def lasting(seconds: float) -> str:
-    """How long something takes or took, in at most 7 characters (under 27 years)."""
+    """How long something takes or took, in at most 7 characters."""
     seconds = max(0.0, seconds)
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -158,7 +160,8 @@ def lasting(seconds: float) -> str:
         return f"{whole // 60}m{whole % 60:02}s"
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+    days = whole // 86400
+    return f"{days}d{whole % 86400 // 3600:02}h" if days < 1000 else f"{days}d"
 
 
 def counted(number: int) -> str:
@@ -169,4 +172,4 @@ def counted(number: int) -> str:
         return f"{number / 1000:.1f}k"
     if number < 999_500:
         return f"{number / 1000:.0f}k"
-    return f"{number / 1_000_000:.1f}M" if number < 99_950_000 else f"{number / 1_000_000:.0f}M"
+    return f"{number / 1_000_000:.1f}M" if number < 99_950_000 else f"{number // 1_000_000}M"
