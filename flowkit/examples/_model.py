@@ -82,14 +82,16 @@ Script = Callable[[Sequence[Message]], Reply]
 """What to reply to a conversation."""
 
 
-def model_of_environment(script: Script, refuse: Callable[[str], NoReturn]) -> Model:
+def model_of_environment(script: Script, refuse: Callable[[str], NoReturn] | None = None) -> Model:
     """The endpoint that ``OPENAI_BASE_URL``, ``OPENAI_API_KEY`` and ``OPENAI_MODEL`` name; where none is, the script.
 
-    Where they make no request, ``refuse`` is told why.
+    Where they make no request, ``refuse`` is told why, or a `ValueError` says so.
     """
     try:
         endpoint = Endpoint.from_environment(os.environ)
     except ValueError as error:
+        if refuse is None:
+            raise
         refuse(str(error))
     return Scripted(script) if endpoint is None else Remote(endpoint)
 

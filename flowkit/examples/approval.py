@@ -103,7 +103,7 @@ class Ledger:
 class Approval(Workflow):
     """Has an expense signed, then pays it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger = Ledger(Path("claims.ledger"))) -> None:
         super().__init__()
         self.ledger = ledger
 

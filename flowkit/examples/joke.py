@@ -53,9 +53,9 @@ class Text(Event):
 class JokeFlow(Workflow):
     """Writes a joke on a topic, then criticises it."""
 
-    def __init__(self, model: Model, *, timeout: float | None = 120) -> None:
+    def __init__(self, model: Model | None = None, *, timeout: float | None = 120) -> None:
         super().__init__(timeout=timeout)
-        self.model = model
+        self.model = model or model_of_environment(script)
 
     @step(retry_policy=RetryWhenAsked())
     async def write(self, ctx: Context, ev: Topic) -> Joke:

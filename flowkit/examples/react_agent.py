@@ -29,6 +29,7 @@ from flowkit.examples._model import Message, Model, Tool, ToolCall, model_of_env
 from flowkit.examples._rivers import QUESTION, calculate, river_length, script
 from flowkit.examples._terminal import parser_of, read_options, run_program, say
 
+TOOLS: Sequence[Tool] = (river_length, calculate)
 INSTRUCTIONS = "Answer in a sentence. Think aloud, briefly, before you call a tool. Never guess what a tool can tell."
 
 
@@ -74,9 +75,9 @@ class Answer(StopEvent):
 class ReActAgent(Workflow):
     """Answers a question with the help of tools, in at most ``turns`` turns."""
 
-    def __init__(self, model: Model, tools: Sequence[Tool], *, turns: int = 8) -> None:
+    def __init__(self, model: Model | None = None, tools: Sequence[Tool] = TOOLS, *, turns: int = 8) -> None:
         super().__init__()
-        self.model = model
+        self.model = model or model_of_environment(script)
         self.tools = {tool.__name__: tool for tool in tools}
         self.turns = turns
 
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--turns takes a number from 1, but got {options.turns}")
     if not options.question.strip():
         parser.error("the question is empty")
-    flow = ReActAgent(model_of_environment(script, parser.error), [river_length, calculate], turns=options.turns)
+    flow = ReActAgent(model_of_environment(script, parser.error), turns=options.turns)
     return run_program(answer, flow, options.question, backend=options.backend)
 
 

@@ -79,9 +79,9 @@ Database = Annotated[sqlite3.Connection, Resource(database_of)]
 class TextToSql(Workflow):
     """Answers a question from a database, with at most ``tries`` queries."""
 
-    def __init__(self, model: Model, *, tries: int = 4) -> None:
+    def __init__(self, model: Model | None = None, *, tries: int = 4) -> None:
         super().__init__()
-        self.model = model
+        self.model = model or model_of_environment(script)
         self.tries = tries
 
     @step
