@@ -24,6 +24,11 @@ Scope = Literal["workflow", "run", "step"]
 _WIDTH: dict[str, int] = {"step": 0, "run": 1, "workflow": 2}
 
 
+def _function(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """In the body of its class a static method isn't yet the function that it will be."""
+    return factory.__func__ if isinstance(factory, staticmethod) else factory
+
+
 @attrs.frozen(eq=False)
 class Resource:
     """Give a step what ``factory`` makes.
@@ -42,7 +47,7 @@ class Resource:
             allow: one that takes the `Context`, the start event or a run's resource is kept for the run.
     """
 
-    factory: Callable[..., Any]
+    factory: Callable[..., Any] = attrs.field(converter=_function)
     cache: bool = True
     scope: Scope | None = attrs.field(default=None, kw_only=True)
 

@@ -272,3 +272,16 @@ def test_a_misuse_is_told_when_the_class_is_built(case: Case) -> None:
 @pytest.mark.parametrize("case", misuse.run, ids=str)
 async def test_a_misuse_is_told_at_the_first_use(case: Case) -> None:
     assert await case.told_in_a_loop() == case.text
+
+
+async def test_a_static_method_is_named_in_the_body_of_its_class() -> None:
+    class Connected(Workflow):
+        @staticmethod
+        async def connect() -> Connection:
+            return Connection()
+
+        @step
+        async def use(self, ev: StartEvent, connection: Annotated[Connection, Resource(connect)]) -> StopEvent:
+            return StopEvent(result=connection)
+
+    assert isinstance(await Connected().run(), Connection)
