@@ -229,16 +229,18 @@ class OpenTelemetry(Instrument):
             attributes["flowkit.where"] = run.plan.where
         if run.forked_from is not None:
             attributes["flowkit.run.forked_from"] = run.forked_from
-        if "metadata" not in attributes:
-            attributes["metadata"] = json.dumps({"workflow": run.workflow, "run_id": run.run_id})
         assert run.began is not None
         known.span = self._tracer.start_span(
             run.workflow, parent, attributes=attributes, links=links, start_time=_ns(run.began)
         )
         known.context = trace.set_span_in_context(known.span, parent)
         known.records = known.span.is_recording()
-        if known.records and run.start_event is not None:
-            self._input(known.span, run.plan, run.start_event)
+        if known.records:
+            if "metadata" not in known.shared:
+                metadata = {"workflow": run.workflow, "run_id": run.run_id}
+                known.span.set_attribute("metadata", json.dumps(metadata, ensure_ascii=False))
+            if run.start_event is not None:
+                self._input(known.span, run.plan, run.start_event)
         return known
 
     def run_ended(self, run: ObservedRun) -> None:
@@ -447,6 +449,8 @@ class OpenTelemetry(Instrument):
     def _field(self, codec: Codec, value: Any) -> Any:
         if type(value) is str:
             return value[: self._max_length + 1]
+        if isinstance(value, BaseException):
+            return f"{type(value).__name__}: {_text(value)}"
         try:
             return _plain(codec.encode(value))
         except Exception:  # noqa: BLE001 - the value may be of any class: what can't be written is described
@@ -581,6 +585,9 @@ def _plain(data: Any) -> Any:
     [(form, held)] = data.items()
     if form == "$obj":
         return {name: _plain(item) for fields in held[1:] for name, item in fields.items()}
+    if form == "$dict":
+        keys, values = held
+        return {str(_plain(key)): _plain(value) for key, value in zip(keys, values, strict=True)}
     if form in ("$enum", "$hook"):
         return _plain(held[1])
     return _plain(held)

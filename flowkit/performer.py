@@ -131,7 +131,7 @@ class Performer(ABC):
         self._owner = owner
         self._backend = backend
         self._clock = backend.clock()
-        self._epoch = outside.current().time() - self._clock()
+        self._epoch: float = outside.current().time() - self._clock()
         self._keep = keep
         self.note: Callable[[Any], None] = nothing
         self.recent: Recent | None = None

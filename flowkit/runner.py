@@ -98,6 +98,8 @@ class Run(Nesting):
         keep: Callable[[Fact, Sequence[Command]], None] | None = None,
     ) -> None:
         super().__init__(machine, owner, backend, run_id, keep)
+        if parent is not None and parent._backend.loop is backend.loop:
+            self._epoch = parent._epoch  # so that what happened in both can be put in order
         self.stream = stream
         self.timeout = timeout
         self.deadline = math.inf

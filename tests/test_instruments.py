@@ -3,13 +3,14 @@
 import contextvars
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import TaskGroup
 from watched_flows import Approved, Checked, Item, Made, Question, Recorder, Wrapping, make_shop
 
 import flowkit
@@ -18,6 +19,7 @@ from flowkit import (
     Event,
     Instrument,
     MemoryStore,
+    RunFinished,
     StartEvent,
     StepFailed,
     StopEvent,
@@ -631,3 +633,38 @@ async def test_events_that_nobody_takes_are_told_like_others() -> None:
     with pytest.warns(UnhandledEventWarning):
         await Lost(instruments=[told]).run()
     assert "Draft(text='lost') sent by work" in told.calls
+
+
+async def test_a_wait_that_outlives_its_attempt_ends_with_it() -> None:
+    class Lending(Workflow):
+        """Waits in a task that isn't its own."""
+
+        def __init__(self, group: TaskGroup, **options: Any) -> None:
+            super().__init__(**options)
+            self.group = group
+
+        @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=1, delay=3))
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            if ctx.retry_info().attempts:
+                return StopEvent()
+            answered = anyio.Event()
+
+            async def wait(n: int) -> None:
+                with suppress(RunFinished):
+                    await ctx.wait_for_event(Approved, waiter_id=str(n), requirements={"n": n})
+                    answered.set()
+
+            for n in range(2):
+                self.group.start_soon(wait, n)
+            await answered.wait()
+            raise ValueError("no luck")
+
+    told, checked = Recorder(), Checked()
+    async with anyio.create_task_group() as group:
+        async with Lending(group, instruments=[told, checked]).run() as handler:
+            await anyio.sleep(1)
+            handler.send_event(Approved(0))
+            await handler
+    assert checked.amiss() == []
+    assert [(wait.waiter_id, wait.outcome) for wait in told.waits] == [("0", "answered"), ("1", "abandoned")]
+    assert told.calls.index("work's wait abandoned") < told.calls.index("work 0 raised")
