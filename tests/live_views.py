@@ -12,7 +12,7 @@ __all__ = ["VirtualBoard", "balance", "rows_of", "virtual_clock"]
 
 
 class VirtualBoard(Board):
-    """A board that goes by the clock of the loop it is called in, as the runs do; there may be one run after another."""
+    """A board that goes by the clock of the loop it is called in, as the runs do."""
 
     def __init__(self) -> None:
         self._epoch = 0.0

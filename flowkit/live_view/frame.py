@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 
 from flowkit.live_view.board import Board, Group, LiveRun, Note, Tally
-from flowkit.live_view.texts import brief, counted, error_text, harmless, lasting
+from flowkit.live_view.texts import brief, counted, error_text, harmless, lasting, said
 
 __all__ = ["Frame", "LogRow", "NoteRow", "RunRow", "State", "StepRow", "fitted", "frame_of", "left_out", "summed"]
 
@@ -114,7 +114,7 @@ def fitted(frame: Frame, room: int, log: int) -> Frame:
 
     The log gives way first, down to one line, then notes on steps, idle steps and those that are done.
     """
-    of_log = min(len(frame.log), max(min(log, room - len(frame.rows)), min(2, log)))
+    of_log = min(len(frame.log), max(min(log, room - len(frame.rows)), min(2 if room >= 10 else 1, log)))
     space = room - of_log
     if len(frame.rows) > space:
         space -= 1
@@ -159,7 +159,7 @@ def _add_group(rows: list[Row], group: Group, depth: int, now: float) -> int:
         for each in inner.get(tally.name, ()):
             best = min(best, _add_group(rows, each, depth + 1, now))
     # A group's heading is as important as what stands below it.
-    rows.insert(place, _run_row(group, depth, now, rank=FIRST if best <= ACTIVE else best))
+    rows.insert(place, _run_row(group, depth, now, rank=best))
     return best
 
 
@@ -261,11 +261,12 @@ def _state(tally: Tally, now: float, *, is_live: bool) -> tuple[State, float | N
 
 def _details(tally: Tally, depth: int, now: float) -> Iterator[NoteRow]:
     for wait in islice(tally.waits, WAITS_SHOWN):
-        text = f"waits for {wait.event_type.__name__}, {lasting(now - wait.opened)}"
+        text = f"waits {lasting(now - wait.opened)}"
         if wait.timeout is not None:
             text += f" ({lasting(wait.opened + wait.timeout - now)} left)"
+        text += f" for {wait.event_type.__name__}"
         if wait.question is not None:
-            text += f": {brief(wait.question)}"
+            text += f": {said(wait.question)}"
         yield NoteRow(depth, "wait", harmless(text), DETAIL)
     if len(tally.waits) > WAITS_SHOWN:
         yield NoteRow(depth, "wait", f"and {counted(len(tally.waits) - WAITS_SHOWN)} more waits", DETAIL)
@@ -287,10 +288,8 @@ def _log_row(note: Note) -> LogRow:
     if note.group.parent is not None:
         who = f"{note.group.workflow}.{note.step}" if note.step else note.group.workflow
     text = note.text if note.event is None else brief(note.event)
-    if note.kind == "asked":
-        text = f"asks {text}"
-    elif note.kind == "answered" and note.event is not None:
-        text = f"gets {text}"
+    if note.event is not None and note.kind in ("asked", "answered"):
+        text = f"{'asks' if note.kind == 'asked' else 'gets'} {said(note.event)}"
     if note.times > 1 and note.pieces:
         return LogRow(note.kind, note.offset, harmless(who), harmless(note.pieces), tail=True)
     if note.times > 1:

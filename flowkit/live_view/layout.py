@@ -16,7 +16,7 @@ from rich.style import Style
 from rich.text import Text
 
 from flowkit.live_view.frame import Frame, LogRow, NoteRow, Row, RunRow, State, StepRow, fitted, left_out, summed
-from flowkit.live_view.texts import counted, lasting
+from flowkit.live_view.texts import counted, lasting, roughly
 
 __all__ = ["Signs", "laid_out", "summary_of"]
 
@@ -223,7 +223,7 @@ def _number(row: StepRow, heading: str) -> tuple[str, Style]:
 
 
 def _words(row: StepRow, *, long: bool) -> str:
-    age = "" if row.age is None else lasting(row.age)
+    age = "" if row.age is None else roughly(row.age)
     match row.state:
         case "running" if long:
             return f"running {row.running} of {row.workers}  {age}"
@@ -233,8 +233,8 @@ def _words(row: StepRow, *, long: bool) -> str:
             several = "" if row.waiting < 2 else f"{counted(row.waiting)} "
             return f"{several}waiting {age}" if long else f"waits {age}" if row.waiting < 2 else f"{several}wait"
         case "retrying":
-            due = "" if row.due is None else lasting(row.due)
-            return f"retry in {due}" if long else f"again {due}"
+            due = "" if row.due is None else roughly(row.due)
+            return f"retry in {due}" if long else f"retry {due}"
         case "done" if row.failed:
             return f"done, {counted(row.failed)} failed" if long else "done"
         case _:

@@ -20,7 +20,7 @@ from uuid import UUID
 from flowkit.errors import StepFailed
 from flowkit.events import Event
 
-__all__ = ["LONGEST", "brief", "counted", "error_text", "harmless", "kind_of_event", "lasting"]
+__all__ = ["LONGEST", "brief", "counted", "error_text", "harmless", "kind_of_event", "lasting", "roughly", "said"]
 
 LONGEST = 400
 """Characters of any text that is shown: as much as two lines of the widest terminal."""
@@ -61,6 +61,12 @@ _FORMAT = frozenset(
 def brief(value: Any) -> str:
     """A value in a few words, whatever it is; at most some `LONGEST` characters."""
     return harmless(_brief(value, 0))
+
+
+def said(event: Event) -> str:
+    """A question or an answer: its text, where it is nothing else."""
+    fields = tuple(vars(event).values())
+    return brief(fields[0] if len(fields) == 1 and type(fields[0]) is str else event)
 
 
 def kind_of_event(event: Any) -> str:
@@ -162,6 +168,21 @@ def lasting(seconds: float) -> str:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     days = whole // 86400
     return f"{days}d{whole % 86400 // 3600:02}h" if days < 1000 else f"{days}d"
+
+
+def roughly(seconds: float) -> str:
+    """How long something has taken so far, in at most 5 characters."""
+    seconds = max(0.0, seconds)
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    for unit, below, many in ("m", "s", 60), ("h", "m", 24), ("d", "h", 1000):
+        if minutes < 10:
+            return f"{minutes}{unit}{rest:02}{below}"
+        if minutes < many:
+            return f"{minutes}{unit}"
+        minutes, rest = divmod(minutes, many)
+    return "years"
 
 
 def counted(number: int) -> str:
