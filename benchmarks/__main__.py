@@ -28,7 +28,7 @@ BACKENDS = ("asyncio", "trio")
 RESULTS = Path(__file__).parent / "results.json"
 
 FLOOR = Engine("floor", floor.ROWS, imports="anyio, attrs", idle=floor.idle)
-FLOWKIT = Engine("flowkit", flowkit_rows.ROWS, imports="flowkit", idle=flowkit_rows.idle)
+FLOWKIT = Engine("flowkit", flowkit_rows.ROWS, imports="flowkit.workflow, flowkit.steps", idle=flowkit_rows.idle)
 FLOWKIT_LIST = Engine("flowkit", flowkit_rows.LIST_ROWS, variant="list")
 
 
