@@ -666,5 +666,5 @@ async def test_a_wait_that_outlives_its_attempt_ends_with_it() -> None:
             handler.send_event(Approved(0))
             await handler
     assert checked.amiss() == []
-    assert [(wait.waiter_id, wait.outcome) for wait in told.waits] == [("0", "answered"), ("1", "abandoned")]
+    assert {wait.waiter_id: wait.outcome for wait in told.waits} == {"0": "answered", "1": "abandoned"}
     assert told.calls.index("work's wait abandoned") < told.calls.index("work 0 raised")
