@@ -177,6 +177,9 @@ class _Queue:
     def clear(self) -> None:
         """What trio does once it has taken its batch: the rest stays."""
 
+    def __bool__(self) -> bool:
+        return bool(self.fresh or self.own or self.ready)  # asked in each pass, several times
+
     def __len__(self) -> int:
         return len(self.fresh) + len(self.own) + len(self.ready)
 
