@@ -1063,7 +1063,7 @@ def test_another_trio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(TestingError, match=r"Runner \(gadget\)"):
             trio_kernel._check()
     with monkeypatch.context() as changed:
-        changed.setattr(trio_kernel._Queue, "__len__", lambda self: 1 / 0)
+        changed.setattr(trio_kernel._Queue, "__bool__", lambda self: 1 / 0)
         with pytest.raises(TestingError, match="its event loop has changed"):
             trio_kernel._check()
     with monkeypatch.context() as changed:
