@@ -11,7 +11,7 @@ from flowkit.plan import Plan
 from flowkit.records import Records, seal
 from flowkit.state import State
 
-__all__ = ["HistoryEntry", "fork_of", "history_of"]
+__all__ = ["HistoryEntry", "fork_of", "history_from", "history_of"]
 
 
 @attrs.frozen
@@ -29,15 +29,24 @@ class HistoryEntry:
 
 
 def history_of(records: Records, run_id: str, journal: Sequence[bytes]) -> list[HistoryEntry]:
+    return history_from(records, run_id, journal, 0, None)[0]
+
+
+def history_from(
+    records: Records, run_id: str, journal: Sequence[bytes], start: int, machine: Machine | None
+) -> tuple[list[HistoryEntry], Machine | None]:
+    """The history in a part of a journal, and the machine to read the rest with: from the record after the last entry's
+    on. ``start`` is the number of the part's first record, ``machine`` what the part before it gave."""
     followed: list[Sequence[Command]] = []
-    told = [
-        (number, fact, _step_of(fact, machine), machine.plan)
-        for number, fact, machine in records.replay(run_id, journal, told=followed.append)
-    ]
-    return [
+    told: list[tuple[int, Fact, str | None, Plan]] = []
+    replayed = records.replay(run_id, journal, start=start, machine=machine, told=followed.append)
+    for number, fact, machine in replayed:
+        told.append((number, fact, _step_of(fact, machine), machine.plan))
+    entries = [
         HistoryEntry(number, fact.time, step, fact, commands, plan)
         for (number, fact, step, plan), commands in zip(told, followed, strict=True)
     ]
+    return entries, machine
 
 
 def fork_of(records: Records, run_id: str, journal: Sequence[bytes], after: str | int, new_id: str) -> bytes:

@@ -35,6 +35,7 @@ from flowkit import backend, outside
 from flowkit.errors import (
     NoEventLoop,
     RunFinished,
+    WorkflowCancelledByUser,
     WorkflowRuntimeError,
     WrongCall,
     did_you_mean,
@@ -433,7 +434,7 @@ class Runtime(Posting):
         is_held = first() is not None or (handler is not None and handler.is_of(run))
         if error is None or run.was_over or is_held:
             return  # whoever has the handler is told
-        if isinstance(error, RunElsewhere | RunSuspended | LeaseLost | UnknownRun):
+        if isinstance(error, RunElsewhere | RunSuspended | LeaseLost | UnknownRun | WorkflowCancelledByUser):
             logger.info("%s", error)
         elif isinstance(error, Exception):
             logger.error("run %s of %s ended here with an error", run.run_id, run.workflow_name, exc_info=error)

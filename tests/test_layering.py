@@ -186,6 +186,13 @@ LAYERS = {
         command_line.check
         command_line.draw
         command_line.doctor
+        command_line.stored
+        command_line.fact_lines
+        command_line.runs_index
+        command_line.runs_look
+        command_line.runs_all
+        command_line.runs_drive
+        command_line.runs
         command_line
         __main__
     """,

@@ -96,6 +96,14 @@ async def test_a_cancellation(store: Store) -> None:
         await sender.cancel("a")
 
 
+async def test_a_cancelled_run_is_no_error_of_its_owner(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async with two(store, Slow) as (owner, sender):
+        await owner.run("Slow", run_id="a")
+        await sender.cancel("a")
+        await owner.join()
+    assert caplog.text == ""
+
+
 class Late(Workflow):
     """Takes `Approved` after 10 seconds; ``both``: two events of it."""
 

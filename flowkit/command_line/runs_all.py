@@ -1,0 +1,103 @@
+"""``flowkit runs resume --all``: every unfinished run of some workflows goes on, until each has ended or waits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+
+from flowkit.command_line.exits import DONE, FAILED, INTERRUPTED, STORE_UNUSABLE, WAITING, code_of, line_of, one_of
+from flowkit.command_line.options import workflows_of
+from flowkit.command_line.output import plain, say, tell, tell_json
+from flowkit.command_line.progress import progress_for
+from flowkit.command_line.stored import Opened, free_runs
+from flowkit.errors import WorkflowCancelled, WorkflowError, shown
+from flowkit.handler import Handler
+from flowkit.runtime import open_runtime
+from flowkit.store import RunInfo
+from flowkit.workflow import check_wiring
+
+__all__ = ["resume_all"]
+
+
+def resume_all(store: str | None, flows: Sequence[str], backend: str, *, quiet: bool, as_json: bool) -> int:
+    workflows = workflows_of(flows)
+    for _, workflow in workflows.values():
+        check_wiring(workflow)
+    with Opened(store) as opened:
+        found = opened.store.find(statuses=("running", "waiting"), workflows=tuple(workflows))
+        infos = [one for one in found if one.status != "damaged"]
+        free = free_runs(opened.store, infos)
+        mine = [one for one in infos if one.run_id in free]
+        for one in infos:
+            if one.run_id not in free:
+                say(f"run {one.run_id} is driven by another process")
+        endings: dict[str, BaseException | None] = {}
+        results: dict[str, Any] = {}
+        was_stopped = False
+        try:
+            with progress_for(quiet=quiet):
+                anyio.run(_drive, opened, workflows, mine, endings, results, backend=backend)
+        except BaseException as error:
+            if not isinstance(one_of(error), KeyboardInterrupt):
+                raise
+            was_stopped = True
+        after = {one.run_id: opened.store.info(one.run_id) for one in mine}
+    if was_stopped:
+        say("\nstopped: what had not ended is suspended, nothing is lost")
+        return INTERRUPTED
+    told = [_told(one, after[one.run_id], endings.get(one.run_id), results) for one in mine]
+    if as_json:
+        tell_json([data for _, data, _ in told])
+    else:
+        for _, _, line in told:
+            tell(line)
+        if not told:
+            say(f"nothing to go on with in {opened.path}")
+    codes = [code for code, _, _ in told]
+    return next((code for code in (FAILED, STORE_UNUSABLE, WAITING) if code in codes), DONE)
+
+
+async def _drive(
+    opened: Opened,
+    workflows: dict[str, tuple[str, Any]],
+    infos: Sequence[RunInfo],
+    endings: dict[str, BaseException | None],
+    results: dict[str, Any],
+) -> None:
+    async with open_runtime(
+        store=opened.store, workflows=[one for _, one in workflows.values()], take_up=False, release_after=None
+    ) as runtime:
+        handlers: dict[str, Handler] = {}  # held, so that what becomes of them is told here and not logged
+        for info in infos:
+            handlers[info.run_id] = runtime.handler(info.run_id)
+        for run_id, handler in handlers.items():
+            try:
+                await handler.come_up()
+            except WorkflowError as error:  # it doesn't fit the code, is damaged, or was taken up elsewhere just now
+                endings[run_id] = error
+        await runtime.join()
+        for run_id, handler in handlers.items():
+            if handler.is_done() and run_id not in endings:
+                endings[run_id] = handler.exception()
+                if endings[run_id] is None:
+                    results[run_id] = handler.result()
+
+
+def _told(
+    before: RunInfo, after: RunInfo | None, error: BaseException | None, results: dict[str, Any]
+) -> tuple[int, dict[str, Any], str]:
+    """An exit code, data and a line for one run."""
+    data: dict[str, Any] = {"run_id": before.run_id, "workflow": before.workflow}
+    name = f"{before.run_id} ({before.workflow})"
+    if before.run_id in results:
+        result = results[before.run_id]
+        text = result if isinstance(result, str) else shown(result, 200)
+        return DONE, {**data, "status": "finished", "result": plain(result)}, f"{name}: finished: {text}"
+    status = "deleted" if after is None else after.status
+    if isinstance(error, WorkflowCancelled) and status == "cancelled":
+        return FAILED, {**data, "status": status}, f"{name}: cancelled"
+    if error is not None:
+        line = line_of(error, before.workflow)
+        code = STORE_UNUSABLE if code_of(error) == STORE_UNUSABLE else FAILED
+        return code, {**data, "status": status, "error": line}, f"{name}: {line}"
+    return WAITING, {**data, "status": status}, f"{name}: waits"
