@@ -7,6 +7,7 @@ however long the runs are and however many there were, and what is kept doesn't 
   each start a nested run makes one group of 500 runs. A workflow that is nested in itself is in the group of its
   outermost run. So there are as many groups as a program has workflows and places that start them.
 * A group has a **tally** for each of its steps. Only what is under way is kept one by one: attempts, waits, retries.
+  Errors are kept as texts, made when they are told: their ``__str__`` may be anybody's.
 * The **notes** are the last things worth a line. Events of one type that a step shows in quick succession (a text,
   token by token) share one.
 
@@ -124,9 +125,11 @@ class Group:
     failed: int = 0
     cancelled: int = 0
     suspended: int = 0
-    last: ObservedRun | None = None
-    """The run that ended last."""
+    outcome: str = ""
+    """How the run ended that ended last; ``took``: seconds from its beginning."""
+    took: float = 0.0
     error: str = ""
+    """Of the run that failed last."""
 
     @property
     def label(self) -> str:
@@ -217,7 +220,8 @@ class Board(Instrument):
                 group.cancelled += 1
             case _:
                 group.suspended += 1
-        group.last = run
+        group.outcome = run.outcome or ""
+        group.took = max(0.0, (run.ended or 0.0) - (run.began or 0.0))
         if run.outcome == "failed":
             group.error = error_text(run.error)
             if group.parent is not None:

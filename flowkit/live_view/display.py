@@ -36,6 +36,7 @@ class Display(RenderHook):
         self._lock = lock
         self._drawing = threading.RLock()
         self._above: deque[str] = deque()
+        self._most = MOST_PENDING
         self._diversion = Diversion(self._hand_on)
         self._guard = Guard(self._release, self._retake)
         self._pauses = 0
@@ -146,7 +147,7 @@ class Display(RenderHook):
 
     def _hand_on(self, text: str) -> None:
         self._above.append(text)
-        if not (self._pauses or not self._is_open or len(self._above) > MOST_PENDING):
+        if not self._pauses and self._is_open and len(self._above) <= self._most:
             return
         # Not for ever: it may be printed by an error's __str__, which is called while the board's lock is held.
         if self._drawing.acquire(timeout=0.1):
@@ -154,12 +155,15 @@ class Display(RenderHook):
                 self.draw()
             finally:
                 self._drawing.release()
+        else:
+            self._most += MOST_PENDING
 
     def _pending(self) -> str:
         """What has been printed since the last frame, as whole lines."""
         pieces: list[str] = []
         while self._above:
             pieces.append(self._above.popleft())
+        self._most = MOST_PENDING
         text = "".join(pieces)
         return text if not text or text.endswith("\n") else text + "\n"
 

@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 
 from flowkit.live_view.board import Board, Group, LiveRun, Note, Tally
-from flowkit.live_view.texts import brief, counted, error_text, harmless, lasting, said
+from flowkit.live_view.texts import brief, counted, harmless, lasting, said
 
 __all__ = ["Frame", "LogRow", "NoteRow", "RunRow", "State", "StepRow", "fitted", "frame_of", "left_out", "summed"]
 
@@ -193,18 +193,12 @@ def _ended(group: Group) -> list[str]:
 
 
 def _ended_row(group: Group, depth: int, name: str, ended: list[str], rank: int) -> RunRow:
-    run = group.last
     state: State = "failed" if group.failed else "done" if group.finished else "stopped"
-    if run is None:
-        return RunRow(depth, name, "idle", None, None, "", rank)
     if group.begun > 1:
         text = ", ".join(ended) + (f" ({group.error})" if group.error else "")
         return RunRow(depth, f"{name} x{counted(group.begun)}", state, None, None, text, rank)
-    took = lasting((run.ended or 0.0) - (run.began or 0.0))
-    text = f"{run.outcome} {'in' if run.outcome == 'finished' else 'after'} {took}"
-    if run.error is not None and run.outcome == "failed":
-        text += f": {error_text(run.error)}"
-    return RunRow(depth, name, state, None, None, text, rank)
+    text = f"{group.outcome} {'in' if group.outcome == 'finished' else 'after'} {lasting(group.took)}"
+    return RunRow(depth, name, state, None, None, f"{text}: {group.error}" if group.error else text, rank)
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
