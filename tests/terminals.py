@@ -5,7 +5,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,8 +67,7 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._ours)
-        os.close(self._theirs)
+        self.hang_up()
 
     def read_until(self, text: str) -> str:
         """What it has printed since this was asked last, up to and with this text."""
@@ -93,6 +92,13 @@ class Terminal:
         while self._read(0):
             pass
         return self.process.returncode, self.text
+
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        for end in (self._ours, self._theirs):
+            if end >= 0:
+                os.close(end)
+        self._ours = self._theirs = -1
 
     def is_as_before(self) -> bool:
         """Whether the terminal's modes are those it had."""

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        sys.exit('Error: the command line needs click, which isn\'t installed: pip install "flowkit[cli]"')
+        problem = 'Error: the command line needs click, which isn\'t installed: pip install "flowkit[cli]"'
+        print(problem, file=sys.stderr)  # noqa: T201 - there is no click to print it
+        sys.exit(2)
     del click
     from flowkit.command_line.group import program
 

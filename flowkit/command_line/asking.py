@@ -84,7 +84,7 @@ async def _read(prompt: str) -> bytes:
     async def wait() -> None:
         nonlocal line
         _show_prompt(prompt)  # only now that Ctrl-C is heeded
-        line = await anyio.to_thread.run_sync(_typed, sys.stdin.fileno(), waking)
+        line = await anyio.to_thread.run_sync(_typed, _descriptor(), waking)
         done.set()
 
     try:
@@ -108,10 +108,18 @@ def _show_prompt(prompt: str) -> None:
     click.echo(printable(prompt), nl=False, err=True)
 
 
-def _typed(source: int, waking: int) -> bytes:
+def _descriptor() -> int | None:
+    """Standard input's number; ``None`` where it is no file, or can't be waited for together with a pipe."""
+    try:
+        return sys.stdin.fileno() if os.name == "posix" else None  # elsewhere select() takes only sockets
+    except (OSError, ValueError):  # it is a program's own, or was closed
+        return None
+
+
+def _typed(source: int | None, waking: int) -> bytes:
     """A line; what there is of one when the other end of ``waking`` is closed."""
-    if os.name != "posix":  # select() takes only sockets: there, Enter ends the thread
-        return sys.stdin.buffer.readline()
+    if source is None:
+        return b"" if sys.stdin.closed else sys.stdin.readline().encode(sys.stdin.encoding or "utf-8", "replace")
     line = b""
     while not line.endswith(b"\n"):
         if waking in select.select([source, waking], [], [])[0]:

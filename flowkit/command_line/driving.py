@@ -258,8 +258,16 @@ class _Driver:
         return question.is_implied or any(question is one for one in self.questions.open())
 
     async def _leave(self, handler: Handler) -> None:
-        """Nobody answers any more: see the run to where nothing in it goes on without an answer, and leave it there."""
+        """Nobody answers any more: see the run to where nothing in it goes on without an answer, and leave it there.
+
+        One that has a store is left as soon as it only waits. One that has none would be lost, so what has a time limit
+        is waited for.
+        """
         run = _run_of(handler)
+        if run.log is None:
+            if not run.waits_outside() and run.at_rest():
+                say("(nobody answers: going on with what has a time limit)")
+            await run.settle()
         while not handler.is_done():
             await run.come_to_rest()
             self._last = tuple(self.questions.open())
@@ -282,19 +290,22 @@ class _Driver:
         Raises:
             NoMoreInput: nobody answers any more.
         """
-        number = 0
+        number = idle = 0
         while True:
             produced = await handler.run_step()
             await anyio.lowlevel.checkpoint()
             number += bool(produced)
+            idle = 0 if produced else idle + 1
             if not await self._choose(handler, number, produced):
                 return
             question = next(iter(self.questions.open()), None)
-            if question is None and not produced and not handler.is_done():
+            if question is None and idle > 1 and not handler.is_done():
                 question = self.questions.unasked()
             if question is not None:
                 await self._ask(handler, question)
-            if handler.is_done() or not (produced or question):
+                idle = 0
+            # The first step of a run that goes on from its store may only release what was held back then.
+            if handler.is_done() or idle > 1:
                 return
 
     async def _choose(self, handler: Handler, number: int, produced: Sequence[Event]) -> bool:

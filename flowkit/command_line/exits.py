@@ -4,6 +4,7 @@ A traceback is shown where a step failed and ``--traceback`` was given, of the a
 flowkit's own.
 """
 
+import importlib
 import os
 import sys
 import traceback
@@ -170,7 +171,9 @@ def _own_frames(found: TracebackType | None) -> Iterator[tuple[str, int]]:
 
 def _is_machinery(name: str) -> bool:
     """Whether a file is flowkit's own, or Python's import system. The examples are programs of their own."""
-    return name.startswith("<frozen ") or (name.startswith(_PACKAGE) and not name.startswith(_EXAMPLES))
+    if name.startswith("<frozen ") or name == importlib.__file__:
+        return True
+    return name.startswith(_PACKAGE) and not name.startswith(_EXAMPLES)
 
 
 def _is_library(name: str) -> bool:
