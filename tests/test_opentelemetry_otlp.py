@@ -5,10 +5,15 @@ Nothing waits for time to pass: a flush returns when the receiver has answered.
 """
 
 import gzip
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +36,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from spans import complaints
 from watched_flows import Approved, Question, make_shop
 
+import flowkit
 from flowkit import StartEvent, StepFailed, StopEvent, Workflow, step
 from flowkit.opentelemetry import OpenTelemetry
 from flowkit.testing import run_virtual
@@ -45,6 +51,7 @@ class Receiver:
         self.spans: list[Any] = []
         self.metrics: list[Any] = []
         self.services: set[str] = set()
+        self.scopes: set[str] = set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -75,7 +82,7 @@ class Receiver:
             for of_resource in traces.resource_spans:
                 self._note(of_resource.resource)
                 for scope in of_resource.scope_spans:
-                    assert scope.scope.name == "flowkit"
+                    self.scopes.add(scope.scope.name)
                     self.spans += scope.spans
             return ExportTraceServiceResponse().SerializeToString()
         assert path == "/v1/metrics"
@@ -144,7 +151,7 @@ def test_a_run_with_everything_arrives(receiver: Receiver, anyio_backend_name: s
         with Sent(receiver) as instrument:
             run_virtual(main, instrument, backend=anyio_backend_name)
     assert said == []
-    assert receiver.services == {"a test"}
+    assert (receiver.services, receiver.scopes) == ({"a test"}, {"flowkit"})
     assert len({span.trace_id for span in receiver.spans}) == 1
     by_id = {span.span_id: span for span in receiver.spans}
     [top] = [span for span in receiver.spans if not span.parent_span_id]
@@ -198,3 +205,31 @@ def test_what_can_not_be_told_in_utf_8_loses_nothing(receiver: Receiver, anyio_b
     first, second = receiver.named("work")
     assert attributes(first)["input.value"] == '{"text": "\\ud800"}'
     assert attributes(second)["input.value"] == '{"text": "fine"}'
+
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.skipif(not README.exists(), reason="the tests of an installed package have no README")
+def test_the_readmes_example_sends_what_the_readme_shows(receiver: Receiver, tmp_path: Path) -> None:
+    section = README.read_text(encoding="utf-8").split("## Traces and metrics")[1]
+    [code, *_], [shown, *_] = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "text"))
+    program = tmp_path / "traced.py"
+    program.write_text(code, encoding="utf-8")
+    unset = ("OPENAI_", "OTEL_", "OPENINFERENCE_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+    environment |= {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": str(Path(flowkit.__file__).parents[1]),
+    }
+    told = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("Critique(")
+
+    def tree(parent: bytes, depth: int) -> list[str]:
+        children = [span for span in receiver.spans if span.parent_span_id == parent]
+        children.sort(key=lambda span: span.start_time_unix_nano)
+        return [line for span in children for line in ("  " * depth + span.name, *tree(span.span_id, depth + 1))]
+
+    assert tree(b"", 0) == shown.splitlines()
