@@ -193,11 +193,18 @@ def _store(path: Path) -> list[Finding]:
     except sqlite3.Error as error:
         return [*found, Finding("kind", "wrong", f"SQLite can't open it: {error}")]
     try:
-        return [*found, *_database(connection, path)]
+        found += _database(connection)
     except sqlite3.Error as error:
         return [*found, Finding("contents", "wrong", f"SQLite can't read it: {error}")]
     finally:
-        connection.close()
+        connection.close()  # before those that may write: the last to close puts the log away, which this one can't
+    by_name = {one.about: one for one in found}
+    if "SQLite" not in by_name:
+        return found  # it is no store, or a newer one
+    is_current = by_name["format"].facts["format"] == by_name["format"].facts["this_flowkit"]
+    if is_current and by_name["SQLite"].state == "ok":
+        found += _records(path)
+    return [*found, _lock(path)]
 
 
 def _log_size(path: Path) -> str:
@@ -224,7 +231,7 @@ def _connected(path: Path) -> "sqlite3.Connection":
     raise sqlite3.OperationalError("unable to open it")
 
 
-def _database(connection: "sqlite3.Connection", path: Path) -> list[Finding]:
+def _database(connection: "sqlite3.Connection") -> list[Finding]:
     from flowkit.sqlite_file import APPLICATION_ID, FORMAT
 
     def ask(question: str) -> Any:
@@ -251,9 +258,6 @@ def _database(connection: "sqlite3.Connection", path: Path) -> list[Finding]:
     counts = {str(status): int(count) for status, count in statuses}
     listed = ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "none"
     found.append(Finding("runs", "wrong" if counts.get("damaged") else "ok", listed, {"by_status": counts}))
-    if version == FORMAT and is_whole:
-        found += _records(path)
-    found.append(_lock(path))
     return found
 
 

@@ -1,5 +1,6 @@
 """``flowkit run``: run a workflow."""
 
+import contextlib
 from typing import Any
 
 import click
@@ -73,6 +74,7 @@ def run(
     Questions of the run are asked in the terminal; answers can be piped, too, one on each line: a value, or a JSON
     object of the answer's fields.
     """
+    from flowkit import outside
     from flowkit.command_line.driving import Place, drive, told
     from flowkit.command_line.loading import load
     from flowkit.command_line.output import say
@@ -84,27 +86,24 @@ def run(
     if run_id is not None and not run_id:
         raise click.BadParameter("it is empty: give a name, or leave it out", param_hint="--run-id")
     path = store_path(store)
-    kept = None if path is None else open_store(store, new=True)
-    try:
-        known = kept is not None and run_id is not None and kept.info(run_id) is not None
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        known = False
+        if path is not None:
+            kept = open_store(store, new=True)
+            stack.callback(kept.close)
+            known = run_id is not None and kept.info(run_id) is not None
+            run_id = run_id or outside.current().new_id()
+            options["store"] = kept
         start = None if known and not values else event_of(plan_of(workflow).start_type, values, workflow=workflow)
-    finally:
-        if kept is not None:
-            kept.close()  # the run opens it again
-    options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-    if kept is not None:
-        from flowkit import outside
-
-        run_id = run_id or outside.current().new_id()
-        options["store"] = kept
-        if not quiet:
+        if path is not None and not quiet:
             say(f"run {run_id}, in {path}" + (": going on" if known else ""))
-    ending = drive(
-        workflow,
-        lambda: workflow.run(start_event=start, run_id=run_id, stepwise=stepwise, **options),
-        backend=backend,
-        stepwise=stepwise,
-        quiet=quiet,
-    )
+        ending = drive(
+            workflow,
+            lambda: workflow.run(start_event=start, run_id=run_id, stepwise=stepwise, **options),
+            backend=backend,
+            stepwise=stepwise,
+            quiet=quiet,
+        )
     show_traceback = bool(click.get_current_context().meta.get("flowkit.traceback"))
     return told(ending, Place(flow, path), as_json=as_json, show_traceback=show_traceback)
