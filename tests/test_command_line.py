@@ -199,7 +199,7 @@ def test_help_of_a_verb_imports_nothing_of_the_engine(verb: str) -> None:
     names = imported(verb, "--help")
     assert {name for name in names if name.startswith("flowkit.")} <= {
         "flowkit.command_line",
-        *(f"flowkit.command_line.{one}" for one in ("exits", "group", "options", "output", verb)),
+        *(f"flowkit.command_line.{one}" for one in ("exits", "flow_verb", "group", "options", "output", verb)),
     }
     assert names.isdisjoint({"anyio", "cattrs", "rich", "asyncio"})
 

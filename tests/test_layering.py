@@ -179,6 +179,7 @@ LAYERS = {
         command_line.options
         command_line.typed
         command_line.values
+        command_line.flow_verb
         command_line.asking
         command_line.progress
         command_line.driving
@@ -205,6 +206,7 @@ GRAB_BAGS = {"base", "common", "core", "helper", "helpers", "manager", "misc", "
 OPTIONAL = {"hypothesis", "pytest", "trio"}
 WITHOUT_EXTRAS = {
     "backend",
+    "command_line.check",
     "testing.left_behind",
     "testing.settings",
     "testing.virtual_time",

@@ -15,7 +15,9 @@ Where everything lives, innermost first:
     loading            "module:Flow" and "flow.py:Flow" to a workflow
     typed              a text or JSON to a value of an annotation
     values             "key=value" to the fields of an event
+    flow_verb          verbs about one workflow: their help shows its fields
     asking             a question in the terminal to an answer event
+    progress           what is shown of a run while it goes on
     driving            one run, from its start to its exit code
     run, check,        the verbs
     draw, doctor, runs

@@ -12,7 +12,7 @@ import attrs
 import click
 
 from flowkit.command_line.exits import CHECK_FAILED, DONE, INTERNAL, INTERRUPTED, WRONG_USE, Refused
-from flowkit.command_line.group import FlowVerb
+from flowkit.command_line.flow_verb import FlowVerb
 from flowkit.command_line.options import flow_argument, json_option, traceback_option, values_argument
 from flowkit.command_line.output import say, tell, tell_json
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowkit.command_line.exits import DONE, INTERNAL, INTERRUPTED, STORE_UNUSABLE, WRONG_USE, Refused
-from flowkit.command_line.group import FlowVerb
+from flowkit.command_line.flow_verb import FlowVerb
 from flowkit.command_line.options import flow_argument, open_store, store_option, traceback_option
 from flowkit.command_line.output import say, tell
 

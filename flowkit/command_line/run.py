@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from flowkit.command_line.exits import DONE, FAILED, INTERNAL, INTERRUPTED, STORE_UNUSABLE, WAITING, WRONG_USE
-from flowkit.command_line.group import FlowVerb
+from flowkit.command_line.flow_verb import FlowVerb
 from flowkit.command_line.options import (
     backend_option,
     flow_argument,

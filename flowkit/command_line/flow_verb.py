@@ -1,0 +1,38 @@
+"""`FlowVerb`: a verb about one workflow, whose help shows that workflow's fields."""
+
+import click
+
+from flowkit.command_line.exits import Refused
+from flowkit.command_line.group import Verb
+
+__all__ = ["FlowVerb"]
+
+
+class FlowVerb(Verb):
+    """A verb whose first argument is a workflow: ``--help`` with one shows its fields, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = (one for one in args if not one.startswith("-") and (":" in one or one.endswith(".py")))
+        ctx.meta["flowkit.named"] = next(named, None)
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        named: str | None = ctx.meta.get("flowkit.named")
+        if named is None:
+            return
+        from flowkit.command_line.loading import load
+        from flowkit.command_line.values import field_text, fields_of
+        from flowkit.workflow import plan_of
+
+        try:
+            workflow = load(named)
+        except Refused as error:
+            formatter.write_paragraph()
+            formatter.write_text(f"The fields of {named} can't be shown: {error}")
+            return
+        kind = plan_of(workflow).start_type
+        with formatter.section(f"Fields of {kind.__name__}, which starts {plan_of(workflow).name}"):
+            fields = [field_text(field) for field in fields_of(kind)]
+            for line in fields or ["any" if kind.__flowkit_open__ else "none"]:
+                formatter.write_text(line)
