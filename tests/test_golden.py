@@ -62,6 +62,20 @@ def test_its_facts_are_written_as_they_were(name: str) -> None:
         assert json.loads(records.fact(fact)) == json.loads(journal.records[number][8:])
 
 
+def test_what_a_run_carries_is_read_from_its_head_and_from_its_books() -> None:
+    journal = read("traced")
+    records = records_of(flows.Traced())
+    carried = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    starts = [
+        number for number, record in enumerate(journal.records) if record[8:].startswith((b'["head"', b'["books"'))
+    ]
+    assert len(starts) > 1
+    for start in starts:
+        state = flows.Traced().state_for(None)
+        restored = records.restore(journal.run_id, start, journal.records[start:], state, patient=False)
+        assert restored.head.carried == restored.machine.carried == carried
+
+
 def test_all_in_the_folder_is_known() -> None:
     assert sorted(file.name for file in FOLDER.iterdir() if file.suffix != ".json" and file.is_file()) == [
         "flows.py",

@@ -12,6 +12,7 @@ from flowkit import (
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
+    Instrument,
     StartEvent,
     StepFailedEvent,
     StopEvent,
@@ -21,6 +22,7 @@ from flowkit import (
     catch_error,
     step,
 )
+from flowkit.instruments import ObservedRun
 from flowkit.retry_policy import ConstantDelayRetryPolicy
 from flowkit.serialization import stored_as
 
@@ -57,6 +59,18 @@ class Chain(Workflow):
     @step
     async def third(self, ev: Done) -> StopEvent:
         return StopEvent(result=ev.n)
+
+
+class Tracing(Instrument):
+    def carry(self, run: ObservedRun) -> dict[str, str]:
+        return {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+
+
+class Traced(Chain):
+    """Its runs carry something."""
+
+    def __init__(self) -> None:
+        super().__init__(instruments=[Tracing()])
 
 
 class Loop(Workflow):
@@ -264,6 +278,7 @@ def outer() -> Workflow:
 FLOWS: dict[str, Golden] = {
     "chain": Golden(Chain, {"name": "Ada"}),
     "chain_with_books": Golden(Chain, {"name": "Ada"}, snapshot_after=2),
+    "traced": Golden(Traced, {"name": "Ada"}, snapshot_after=2),
     "loop": Golden(Loop),
     "loop_with_books": Golden(Loop, snapshot_after=3),
     "fan_out": Golden(FanOut),
