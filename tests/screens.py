@@ -79,7 +79,6 @@ class Screen:
                 self.rows[self.row] = self.rows[self.row][: self.column]
                 del self.rows[self.row + 1 :]
             case "?25", ("l" | "h"):
-                assert self.is_hidden is (command == "h"), "hidden or shown twice"
                 self.is_hidden = command == "l"
             case "?7", ("l" | "h"):
                 self.wraps = command == "h"

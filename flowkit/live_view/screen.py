@@ -136,7 +136,8 @@ class Region:
         """Leave nothing of it, the cursor where it began, and shown again. ``then`` is written there."""
         parts = [f"\x1b[{len(self._lines)}A\r{_CLEAR_BELOW}"] if self._lines else []
         if self._is_hidden:
-            parts.append(SHOW)
+            # Wrapping, too: where Ctrl-C comes, the terminal's driver drops what it hasn't shown of the last frame.
+            parts.append(_WRAP + SHOW)
         self._lines, self._sizes, self._is_hidden = [], [], False
         if then and not then.endswith("\n"):
             then += "\n"
