@@ -22,7 +22,8 @@ else the caller's context holds (baggage, a session) is there, too.
 **Going on elsewhere.** A run carries its span's W3C ``traceparent`` and ``tracestate``. Where it goes on, in this
 process or another, from a store, a checkpoint or ``Context.from_dict``, its new span is a child of the first one, in
 the same trace. A nested run that goes on within its parent's trace is its attempt's child, and linked to its first
-span. A fork is a trace of its own, linked to the run it was forked from.
+span. A fork is a trace of its own, linked to the run it was forked from. Of a process that is killed, the spans that
+hadn't ended are never sent: what comes after is in the same trace, with a parent that nobody has seen.
 
 **Times** are those of the run's clock, so that spans fit together; the author's own spans have the system's clock,
 and may differ from that by less than a millisecond.
@@ -213,8 +214,11 @@ class OpenTelemetry(Instrument):
         if known.context is not None:
             return known
         parent, links = _parent_of(run, known.caller)
+        for name in _TEXTS:
+            if name in run.carried and contexts.get_value(name, parent) is None:
+                parent = contexts.set_value(name, run.carried[name], parent)
         for name in _SHARED:
-            value = contexts.get_value(name, parent) or (run.carried.get(name) if name in _TEXTS else None)
+            value = contexts.get_value(name, parent)
             if value is not None and _is_attribute(value):
                 known.shared[name] = value
         attributes: dict[str, Any] = {

@@ -76,7 +76,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=partial(self.server.serve_forever, poll_interval=0.01))
 
-    def take(self, path: str, body: bytes) -> bytes:
+    def take(self, path: str, body: bytes) -> Any:
         if path == "/v1/traces":
             traces = ExportTraceServiceRequest.FromString(body)
             for of_resource in traces.resource_spans:
@@ -207,6 +207,73 @@ def test_what_can_not_be_told_in_utf_8_loses_nothing(receiver: Receiver, anyio_b
     assert attributes(second)["input.value"] == '{"text": "fine"}'
 
 
+TRAVELLER = """
+import sys
+
+import anyio
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from flowkit import Event, SQLiteStore, StartEvent, StopEvent, Workflow, step
+from flowkit.opentelemetry import OpenTelemetry
+
+
+class There(Event): ...
+
+
+class Travel(Workflow):
+    @step
+    async def go(self, ev: StartEvent) -> There:
+        return There()
+
+    @step
+    async def come_back(self, ev: There) -> StopEvent:
+        print("there", flush=True)
+        if sys.argv[2] == "stay":
+            await anyio.sleep_forever()
+        return StopEvent(result="back")
+
+
+async def main():
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
+    travel = Travel(instruments=[OpenTelemetry(provider)])
+    print(await travel.run(store=SQLiteStore(sys.argv[1]), run_id="r"))
+
+
+anyio.run(main)
+"""
+
+
+def environment(receiver: Receiver) -> dict[str, str]:
+    unset = ("OPENAI_", "OTEL_", "OPENINFERENCE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+    return kept | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": str(Path(flowkit.__file__).parents[1]),
+    }
+
+
+def test_a_run_whose_process_was_killed_goes_on_in_its_trace(receiver: Receiver, tmp_path: Path) -> None:
+    program, store = tmp_path / "traveller.py", tmp_path / "runs.db"
+    program.write_text(TRAVELLER, encoding="utf-8")
+    command, named = [sys.executable, str(program), str(store)], environment(receiver)
+    with subprocess.Popen([*command, "stay"], env=named, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "there\n"
+        first.kill()
+    assert [span.name for span in receiver.spans] == ["go attempt", "go"]
+    [began] = receiver.named("go")
+    told = subprocess.run([*command, "return"], env=named, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout, told.stderr) == (0, "there\nback\n", "")
+    assert [span.name for span in receiver.spans[2:]] == ["come_back attempt", "come_back", "Travel"]
+    [run] = receiver.named("Travel")
+    assert {span.trace_id for span in receiver.spans} == {run.trace_id}
+    assert run.parent_span_id == began.parent_span_id != run.span_id  # the run's first span, which was never sent
+    assert attributes(run)["flowkit.run.resumed"] is True
+
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -216,14 +283,9 @@ def test_the_readmes_example_sends_what_the_readme_shows(receiver: Receiver, tmp
     [code, *_], [shown, *_] = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "text"))
     program = tmp_path / "traced.py"
     program.write_text(code, encoding="utf-8")
-    unset = ("OPENAI_", "OTEL_", "OPENINFERENCE_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
-    environment |= {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-        "PYTHONIOENCODING": "utf-8",
-        "PYTHONPATH": str(Path(flowkit.__file__).parents[1]),
-    }
-    told = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        [sys.executable, program], env=environment(receiver), capture_output=True, text=True, check=False
+    )
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("Critique(")
 

@@ -235,15 +235,25 @@ async def test_a_fork_has_a_trace_of_its_own_and_goes_on_in_that(reopened: Any) 
 
 
 async def test_a_session_goes_along() -> None:
+    seen: list[object] = []
+
+    class Looking(Sleepy):
+        @step
+        async def sleep(self, ev: Middle) -> StopEvent:
+            seen.append((contexts.get_value("session.id"), contexts.get_value("user.id")))
+            await anyio.sleep(100)
+            return StopEvent()
+
     store, first, second = MemoryStore(), Telemetry(), Telemetry()
     token = contexts.attach(contexts.set_value("user.id", "u-1", contexts.set_value("session.id", "s-7")))
     try:
-        handler = Sleepy(instruments=[first.instrument]).run(store=store, run_id="r")
+        handler = Looking(instruments=[first.instrument]).run(store=store, run_id="r")
     finally:
         contexts.detach(token)
     with anyio.move_on_after(5):
         await handler
-    await Sleepy(instruments=[second.instrument]).run(store=store, run_id="r")
+    await Looking(instruments=[second.instrument]).run(store=store, run_id="r")
+    assert seen == [("s-7", "u-1")] * 2
     for span in (*first.spans, *second.spans):
         assert span.attributes is not None
         assert (span.attributes["session.id"], span.attributes["user.id"]) == ("s-7", "u-1")
