@@ -98,8 +98,9 @@ def test_the_version(folder: Folder) -> None:
         (["flows:Asking"], "Error: there is no command 'flows:Asking': write `flowkit run flows:Asking`"),
         (["flows.py"], "Error: there is no command 'flows.py': write `flowkit run flows.py`"),
         (["run"], "Error: Missing argument 'MODULE:FLOW'."),
-        (["run", "flows:JokeFlow", "--timeout", "soon"], "'soon' is not a valid float"),
-        (["run", "flows:JokeFlow", "--timeout", "0"], "0.0 is not in the range x>0"),
+        (["run", "flows:JokeFlow", "--timeout", "soon"], "'soon' is no time: write seconds, more than 0, or 500ms, 1h"),
+        (["run", "flows:JokeFlow", "--timeout", "0"], "'0' is no time: write seconds, more than 0"),
+        (["run", "flows:JokeFlow", "--topic", "x"], "'--topic'; fields of the workflow are written topic=…"),
         (["run", "flows:JokeFlow", "--backend", "curio"], "'curio' is not one of 'asyncio', 'trio'"),
         (["run", "flows:JokeFlow", "--run-id", ""], "it is empty: give a name, or leave it out"),
     ],
@@ -121,6 +122,13 @@ def test_a_bug_of_ours_is_said_to_be_one(folder: Folder, monkeypatch: pytest.Mon
     assert told.code == 5
     assert "Traceback" in told.err and "RuntimeError: oh no" in told.err
     assert "Error: this is a bug of flowkit" in told.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["runs"]])
+def test_a_group_without_a_verb_shows_its_help(folder: Folder, arguments: list[str]) -> None:
+    told = folder.call(*arguments)
+    assert (told.out + told.err).startswith("Usage: flowkit")
+    assert "Error" not in told.err
 
 
 # ------------------------------------------------------------------------------------------------------------- settings

@@ -277,7 +277,7 @@ def question_lines(question: Question) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value, 500)
+    return value.rstrip("\n").replace("\n", "\n    ") if isinstance(value, str) else shown(value, 500)
 
 
 async def ask(question: Question, source: Input, workflow: Workflow) -> Event:

@@ -129,7 +129,7 @@ def _bounds() -> dict[str, tuple[str, str]]:
             continue
         extra = re.search(r"extra\s*==\s*['\"](\w+)['\"]", line)
         name = matched[1].lower()
-        if name not in found or not found[name][0]:
+        if name not in found or (extra is not None and extra[1] == name):
             found[name] = matched[2], "" if extra is None else extra[1]
     return found
 

@@ -270,6 +270,9 @@ class _Driver:
             await run.settle()
         while not handler.is_done():
             await run.come_to_rest()
+            if run.has_mail():  # at rest it takes that, or refuses it, in a moment
+                await anyio.sleep(0.001)
+                continue
             self._last = tuple(self.questions.open())
             if self._last or run.waits_outside():
                 break

@@ -14,7 +14,14 @@ class FlowVerb(Verb):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         named = (one for one in args if not one.startswith("-") and (":" in one or one.endswith(".py")))
         ctx.meta["flowkit.named"] = next(named, None)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name.startswith("--") and any(one.name == "values" for one in self.params):
+                field = error.option_name.lstrip("-").replace("-", "_")
+                told = f"{error.format_message().rstrip('.')}; fields of the workflow are written {field}=…"
+                raise click.UsageError(told, ctx) from None
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)

@@ -110,6 +110,9 @@ class Program(Verbs):
 
 def _misused(error: click.ClickException) -> int:
     """A mistake in the command line itself."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # since click 8.2
+        say(error.format_message())
+        return error.exit_code
     say(f"Error: {error.format_message()}")
     where = error.ctx if isinstance(error, click.UsageError) else None
     if where is not None:

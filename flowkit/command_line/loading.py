@@ -14,7 +14,6 @@ import importlib.util
 import inspect
 import os
 import pkgutil
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,11 +92,13 @@ def _find_modules_in(*folders: str) -> None:
 
 
 def _import_module(named: str, where: str) -> ModuleType:
+    file, dot, name = where.rpartition(".")
+    if dot and file.endswith(".py"):
+        raise Refused(f"there is no module {where!r}: write {file}:{name}")
     if not all(part.isidentifier() for part in where.split(".")):
-        slip = re.sub(r"[/\\]", ".", where)
-        raise Refused(
-            f"{named!r} has {where!r} as the module, which is no name: write {slip!r}, or a file, flow.py:Flow"
-        )
+        if Path(where).is_dir():
+            raise Refused(f"{where} is a folder: name a file in it, {Path(where, 'flow.py')}:Flow")
+        raise Refused(f"{named!r} has {where!r} as the module, which is no name: write module:Flow, or flow.py:Flow")
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError as error:
@@ -114,6 +115,8 @@ def _no_module(missing: str, where: str) -> str:
     here = os.getcwd()
     places = [here] if not above else list(getattr(sys.modules.get(above), "__path__", ()))
     known = [one.name for one in pkgutil.iter_modules(places)]
+    if above and hasattr(sys.modules.get(above), last):
+        return f"there is no module {missing!r}: write {above}:{last}"
     if above and not places:
         return f"there is no module {missing!r}: {above} is a module without parts; write {above}:Flow"
     guess = did_you_mean(last, known)
@@ -137,6 +140,9 @@ def _import_file(named: str, where: str, folder: Path | None) -> ModuleType:
         guess = did_you_mean(path.name, [one.name for one in near.glob("*.py")]) if near is not None else None
         if guess is not None and path.parent != Path():
             guess = guess.replace("'", f"'{path.parent}{os.sep}", 1)
+        file = Path(f"{path.parent}.py")
+        if near is None and file.is_file():
+            guess = f"write {file}:{path.name}"
         absent = f"there is no folder {path.parent}" if near is None else f"looked in {near.resolve()}"
         raise Refused(f"there is no file {where}: {guess or absent}")
     if path.suffix != ".py":

@@ -25,6 +25,7 @@ __all__ = [
     "flows_option",
     "json_option",
     "open_store",
+    "seconds",
     "store_option",
     "store_path",
     "traceback_option",
@@ -86,6 +87,24 @@ def traceback_option(function: F) -> F:
         callback=_note_traceback,
         help="Where your code raised an error, show its traceback.",
     )(function)
+
+
+def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """The callback of an option that takes seconds, more than 0: ``90``, ``1.5``, ``1h30m``."""
+    from datetime import timedelta
+
+    from flowkit.command_line.typed import Wrong, from_text
+
+    if text is None:
+        return None
+    try:
+        found: float = from_text(text, timedelta).total_seconds()
+    except Wrong:
+        found = 0.0
+    if found <= 0:
+        problem = f"{text!r} is no time: write seconds, more than 0, or 500ms, 1h30m, 2d"
+        raise click.BadParameter(problem, ctx, parameter)
+    return found
 
 
 def flow_argument(function: F) -> F:

@@ -12,6 +12,7 @@ from flowkit.command_line.options import (
     flow_argument,
     json_option,
     open_store,
+    seconds,
     store_option,
     store_path,
     traceback_option,
@@ -45,8 +46,8 @@ CODES = {
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds that the run may take; by default the workflow's own limit.",
+    callback=seconds,
+    help="How long the run may take (90, 1h30m); by default the workflow's own limit.",
 )
 @click.option("--stepwise", is_flag=True, help="After each step, ask which of its events go on.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
