@@ -313,6 +313,8 @@ class RunLog:
 
     def stir(self) -> None:
         """A run nested in it goes on: where the store has it at rest, nobody would take it up after a crash."""
+        if self._letters is not None:
+            self._letters.deliver_soon()
         if self._last is not None and self._last[0] == "waiting":
             self.touch()
 
@@ -426,6 +428,11 @@ class RunLog:
         if self._letters is None:
             self._letters = Letters(self._run, self, self._records, self.tenant.backend)
         self._letters.add(message)
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether something was posted to the run that it hasn't taken yet."""
+        return self._letters is not None and self._letters.are_left
 
     def took(self, number: int) -> None:
         """What has just been added is what a message stood for."""

@@ -315,6 +315,11 @@ class Letters:
         self._log.refuse(number, json.dumps([why, about]))
         logger.warning("run %s could not take what was sent to it (%s: %s)", self._run.run_id, why, about)
 
+    @property
+    def are_left(self) -> bool:
+        """Whether there are some that the run hasn't taken."""
+        return bool(self._waiting)
+
     def complain(self) -> None:
         """The run has ended."""
         if self._waiting:

@@ -143,6 +143,10 @@ class Nesting(Requests):
             and all(child.waits_outside() for child in self.children or () if not child.ended)
         )
 
+    def has_mail(self) -> bool:
+        """Whether something was posted to it, or to a run nested in it, that has not been taken yet."""
+        return any(log.has_mail for log in self.records())
+
     def records(self) -> dict[Log, int]:
         """How many records it has so far, and each run nested in it."""
         todo: list[Nesting] = [self]

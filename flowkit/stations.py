@@ -66,6 +66,11 @@ class Log(Protocol):
         ...
 
     @property
+    def has_mail(self) -> bool:
+        """Whether something was posted to the run that it hasn't taken yet."""
+        ...
+
+    @property
     def added(self) -> int:
         """How many records there are, on disk or on their way."""
         ...

@@ -283,39 +283,57 @@ def watch(
     """Follow a run: print what happens to it, as `history` does, when it happens. It needn't be this process that
     drives it, and isn't: Ctrl-C ends the watching, and nothing else.
     """
-    from flowkit.command_line.stored import Opened, is_free, workflow_for
+    from flowkit.command_line.stored import Opened
+
+    with Opened(store) as opened:
+        try:
+            return _watch(opened, run_id, flows, lines, until, as_json)
+        except KeyboardInterrupt:
+            say("\nwatched no longer; nothing else has changed")
+            return INTERRUPTED
+
+
+def _watch(
+    opened: "Opened",
+    run_id: str,
+    flows: tuple[str, ...],
+    lines: int | None,
+    until: Literal["end", "rest"],
+    as_json: bool,
+) -> int:
+    from flowkit.command_line.stored import is_free, workflow_for
     from flowkit.history import history_from
     from flowkit.storage_errors import RunDamaged
     from flowkit.store import ENDED
     from flowkit.workflow import records_of
 
-    with Opened(store) as opened:
-        info = opened.info(run_id)
-        found = workflow_for(info, flows)
-        assert found is not None
-        records = records_of(found[1])
-        at, machine, is_first, has_warned = 0, None, True, False
-        while True:
-            changes = opened.store.changes()  # first: what changes from here on is seen at the next look
-            info = opened.info(run_id)  # before its records: what has ended is all there then
-            if info.length < at:  # a nested run was begun anew
-                at, machine = 0, None
-            entries, machine = history_from(records, run_id, opened.store.read(run_id, at), at, machine)
-            if entries:
-                at = entries[-1].number + 1
-            _print(entries if lines is None or not is_first else entries[len(entries) - min(lines, len(entries)) :],
-                   info.created, as_json)  # fmt: skip
-            is_first = False
-            if info.status in ENDED:
-                say(info.status)
-                return DONE if info.status == "finished" else FAILED
-            if info.status == "damaged":
-                raise RunDamaged(run_id, None, "it was set aside as damaged")
-            if until == "rest" and info.status == "waiting":
-                say("it waits")
-                return WAITING
-            if not has_warned and is_free(opened.store, info):
-                has_warned = True
-                say("(nobody drives it now: `flowkit runs resume` goes on with it)")
-            while opened.store.changes() == changes:
-                time.sleep(LOOK)
+    info = opened.info(run_id)
+    found = workflow_for(info, flows)
+    assert found is not None
+    records = records_of(found[1])
+    at, machine, is_first, has_warned = 0, None, True, False
+    while True:
+        changes = opened.store.changes()  # first: what changes from here on is seen at the next look
+        info = opened.info(run_id)  # before its records: what has ended is all there then
+        if info.length < at:  # a nested run was begun anew
+            at, machine = 0, None
+        entries, machine = history_from(records, run_id, opened.store.read(run_id, at), at, machine)
+        if entries:
+            at = entries[-1].number + 1
+        if is_first and lines is not None:
+            entries = entries[max(0, len(entries) - lines) :]
+        is_first = False
+        _print(entries, info.created, as_json)
+        if info.status in ENDED:
+            say(info.status)
+            return DONE if info.status == "finished" else FAILED
+        if info.status == "damaged":
+            raise RunDamaged(run_id, None, "it was set aside as damaged")
+        if until == "rest" and info.status == "waiting":
+            say("it waits")
+            return WAITING
+        if not has_warned and is_free(opened.store, info):
+            has_warned = True
+            say("(nobody drives it now: `flowkit runs resume` goes on with it)")
+        while opened.store.changes() == changes:
+            time.sleep(LOOK)
