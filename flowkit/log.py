@@ -506,6 +506,8 @@ class RunLog:
                     report(error)
             if has_ended and self._letters is not None:
                 self._letters.complain()
+            elif self.has_mail:  # it came while the run was being given up
+                self.tenant.mailbox.call()
             if SENDERS:
                 tell_senders()
             await self.tenant.leave(self)

@@ -23,6 +23,7 @@ any more.
 import json
 import logging
 import math
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -172,6 +173,18 @@ _ALL: "weakref.WeakSet[Mailbox]" = weakref.WeakSet()
 _LOCK = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Those of the parent are none of the child's business."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    _ALL.clear()
+    SENDERS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def tell_this_process() -> None:
     """Something was posted from here: whoever it is for needn't wait for the next look."""
     with _LOCK:
@@ -274,17 +287,16 @@ class Letters:
             if not run.begun or run.ended:
                 return
             try:
-                log = self._enter(number, self._read(message))
+                self._enter(number, self._read(message))
             except MisdirectedEvent as error:
                 self._refuse(number, "misdirected", str(error))
             except SerializationError as error:
                 self._refuse(number, "unreadable", str(error))
             except (RunFinished, RunSuspended):
                 return
-            else:
-                if log is not None:
-                    del self._waiting[number]
-                    log.took(number)
+            except Exception as error:  # the author's code, that compares it with what is waited for
+                self._refuse(number, "failed", f"{type(error).__name__}: {error}")
+                logger.exception("run %s failed to take what was sent to it", run.run_id)
 
     def _read(self, message: Message) -> EventSent | RunCancelled:
         if message.data is None:
@@ -294,24 +306,30 @@ class Letters:
             raise SerializationError(f"a message is no {type(fact).__name__}")
         return fact
 
-    def _enter(self, number: int, fact: EventSent | RunCancelled) -> Any:
-        """Enter what was sent; the log that has its record, ``None`` where it is too early, or is refused."""
+    def _enter(self, number: int, fact: EventSent | RunCancelled) -> None:
+        """Enter what was sent, refuse it, or leave it for later. What has its record is what takes it."""
         run = self._run
-        if isinstance(fact, RunCancelled):
-            run.cancel(fact.reason, by_user=True)
-            return self._log
-        if fact.step is None and not run.takes(fact.event):
+        if isinstance(fact, EventSent) and fact.step is None and not run.takes(fact.event):
             if not run.at_rest():
-                return None
+                return
             if not run.machine.patient:
                 self._refuse(number, "unexpected", run.expected())
-                return None
+                return
         before = run.records()
-        run.send(fact.event, fact.step, None)
-        return next((log for log, added in run.records().items() if added > before.get(log, 0)), self._log)
+        try:
+            if isinstance(fact, RunCancelled):
+                run.cancel(fact.reason, by_user=True)
+            else:
+                run.send(fact.event, fact.step, None)
+        finally:
+            grown = [log for log, added in run.records().items() if added > before.get(log, 0)]
+            if grown:  # whatever follows from it, it has been entered
+                del self._waiting[number]
+                grown[0].took(number)
 
     def _refuse(self, number: int, why: str, about: Any) -> None:
-        del self._waiting[number]
+        if self._waiting.pop(number, None) is None:
+            return  # it has been entered
         self._log.refuse(number, json.dumps([why, about]))
         logger.warning("run %s could not take what was sent to it (%s: %s)", self._run.run_id, why, about)
 

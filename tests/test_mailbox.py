@@ -202,6 +202,29 @@ async def test_what_is_posted_to_a_run_that_nobody_drives_brings_it_back(store: 
         assert await runtime.handler("a") == 1
 
 
+async def test_what_comes_while_a_run_is_being_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given to a log that takes nothing any more; so the run is taken up again at once."""
+    store = MemoryStore()
+    async with open_runtime(store=store, workflows=[Ask()], release_after=1, lease=1e6) as runtime:
+        await runtime.run("Ask", run_id="a")
+        await anyio.sleep(0.5)
+        log = runtime._runs["a"].log
+        assert log is not None
+        close = type(log).close
+
+        async def slow_close(self: Any, report: Any) -> None:
+            monkeypatch.undo()
+            await post(store, Ask(), "a", HumanResponseEvent(response=1))
+            self.receive(*store.mail("a"))
+            await close(self, report)
+
+        monkeypatch.setattr(type(log), "close", slow_close)
+        await anyio.sleep(3)
+        info = store.info("a")
+        assert info is not None and info.status == "finished"
+        assert await runtime.handler("a") == 1
+
+
 async def test_what_is_posted_while_nobody_is_there(store: Store) -> None:
     async with open_runtime(store=store, workflows=[Ask(), Slow()]) as runtime:
         for run_id, flow in (("a", "Ask"), ("b", "Ask"), ("c", "Slow")):
@@ -283,6 +306,38 @@ async def test_what_cannot_be_read_is_refused(store: Store, caplog: pytest.LogCa
             message = store.message(number)
             assert message is not None and message.refusal is not None and message.refusal.startswith('["unreadable"')
     assert caplog.text.count("run a could not take what was sent to it (unreadable: ") == 4
+
+
+async def test_what_the_authors_code_fails_at_is_refused(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """The run goes on, and so does its owner's event loop."""
+
+    class Choosy(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Answer, requirements={"n": 1})).n)
+
+    class Answer(Event):
+        n: Any
+
+    async with two(store, Choosy) as (owner, sender):
+        handler = await owner.run("Choosy", run_id="a")
+        run = owner._runs["a"]
+        takes = type(run).takes
+        calls: list[Event] = []
+
+        def fails(self: Any, event: Event) -> bool:
+            calls.append(event)
+            if len(calls) == 1:
+                raise ValueError("don't touch me")
+            return takes(self, event)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(run), "takes", fails)
+            with pytest.raises(CodeChanged, match=r"can't take what was sent: ValueError: don't touch me"):
+                await sender.send_event("a", Answer(n=1))
+        assert "run a failed to take what was sent to it" in caplog.text
+        await sender.send_event("a", Answer(n=1))
+        assert await handler == 1
 
 
 async def test_code_that_knows_no_such_step(store: Store) -> None:
