@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import flowkit
+
 __all__ = ["PLAIN", "Terminal", "plain_environment"]
 
 PATIENCE = 60.0
@@ -22,11 +24,8 @@ PLAIN = ("CI", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "FLOWKIT_S
 def plain_environment(**more: str) -> dict[str, str]:
     """The environment without what changes how a program shows itself, so that it is the same on every machine."""
     kept = {name: value for name, value in os.environ.items() if name not in PLAIN}
-    here = str(Path(__file__).parents[1])
-    source = {"PYTHONPATH": os.pathsep.join(filter(None, [here, kept.get("PYTHONPATH")]))}
-    if not Path(here, "flowkit").is_dir():
-        source = {}  # the installed package is tested
-    return {**kept, **source, "PYTHONUTF8": "1", **more}
+    path = os.pathsep.join(filter(None, [str(Path(flowkit.__file__).parents[1]), kept.get("PYTHONPATH")]))
+    return {**kept, "PYTHONPATH": path, "PYTHONUTF8": "1", **more}
 
 
 class Terminal:

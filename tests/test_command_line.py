@@ -100,7 +100,7 @@ def test_the_version(folder: Folder) -> None:
         (["run"], "Error: Missing argument 'MODULE:FLOW'."),
         (["run", "flows:JokeFlow", "--timeout", "soon"], "'soon' is no time: write seconds, more than 0, or 500ms, 1h"),
         (["run", "flows:JokeFlow", "--timeout", "0"], "'0' is no time: write seconds, more than 0"),
-        (["run", "flows:JokeFlow", "--topic", "x"], "'--topic'; fields of the workflow are written topic=…"),
+        (["run", "flows:JokeFlow", "--topic", "x"], "; fields of the workflow are written topic=…"),
         (["run", "flows:JokeFlow", "--backend", "curio"], "'curio' is not one of 'asyncio', 'trio'"),
         (["run", "flows:JokeFlow", "--run-id", ""], "it is empty: give a name, or leave it out"),
     ],
