@@ -12,7 +12,13 @@ import flowkit
 
 FOUND = ["flowkit", *(module.name for module in pkgutil.walk_packages(flowkit.__path__, "flowkit.", lambda _: None))]
 # What these parts need isn't there in the `bare` session.
-NEEDS = {"flowkit.testing": "hypothesis", "flowkit.command_line": "click", "flowkit.opentelemetry": "opentelemetry"}
+NEEDS = {
+    "flowkit.testing": "hypothesis",
+    "flowkit.command_line": "click",
+    "flowkit.live_view.display": "rich",
+    "flowkit.live_view.layout": "rich",
+    "flowkit.opentelemetry": "opentelemetry",
+}
 ABSENT = tuple(part for part, needed in NEEDS.items() if find_spec(needed) is None)
 MODULES = [name for name in FOUND if not name.startswith(ABSENT)]
 

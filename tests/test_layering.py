@@ -176,9 +176,9 @@ LAYERS = {
         command_line.output
         command_line.group
         command_line.loading
-        command_line.options
         command_line.typed
         command_line.values
+        command_line.options
         command_line.flow_verb
         command_line.asking
         command_line.progress
