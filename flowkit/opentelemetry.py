@@ -240,11 +240,11 @@ class OpenTelemetry(Instrument):
         known.context = trace.set_span_in_context(known.span, parent)
         known.records = known.span.is_recording()
         if known.records:
+            more = {} if run.start_event is None else self._input(run.plan, run.start_event)
             if "metadata" not in known.shared:
                 metadata = {"workflow": run.workflow, "run_id": run.run_id}
-                known.span.set_attribute("metadata", json.dumps(metadata, ensure_ascii=False))
-            if run.start_event is not None:
-                self._input(known.span, run.plan, run.start_event)
+                more["metadata"] = json.dumps(metadata, ensure_ascii=False)
+            known.span.set_attributes(more)
         return known
 
     def run_ended(self, run: ObservedRun) -> None:
@@ -264,13 +264,14 @@ class OpenTelemetry(Instrument):
         for step in known.steps.values():  # what was to be tried again
             step.span.set_attribute("flowkit.step.outcome", "cancelled")
             step.span.end(at)
-        known.span.set_attribute("flowkit.run.outcome", run.outcome)
+        said: dict[str, Any] = {"flowkit.run.outcome": run.outcome}
+        if run.error is None:
+            said |= self._output(run.plan, run.result)
+        elif failed is None:
+            said["flowkit.run.reason"] = _cut(_text(run.error), MAX_MESSAGE)
+        known.span.set_attributes(said)
         if failed is not None:
             _fail(known.span, failed, at)
-        elif run.error is not None:
-            known.span.set_attribute("flowkit.run.reason", _cut(_text(run.error), MAX_MESSAGE))
-        else:
-            self._output(known.span, run.plan, run.result)
         known.span.end(at)
 
     # ------------------------------------------------------------------------------------------------------- attempts
@@ -302,7 +303,7 @@ class OpenTelemetry(Instrument):
             attempt.step, known.context, attributes=attributes, start_time=_ns(attempt.queued)
         )
         if span.is_recording():
-            self._input(span, attempt.run.plan, attempt.event)
+            span.set_attributes(self._input(attempt.run.plan, attempt.event))
         return _Step(span, trace.set_span_in_context(span, known.context))
 
     def around_attempt(self, attempt: ObservedAttempt) -> AbstractContextManager[Any] | None:
@@ -353,11 +354,12 @@ class OpenTelemetry(Instrument):
         at = _ns(attempt.ended)
         if mine.span is not None:
             known.last = attempt.invocation, mine.span.get_span_context()
-            mine.span.set_attribute("flowkit.step.outcome", attempt.outcome)
+            said: dict[str, Any] = {"flowkit.step.outcome": attempt.outcome}
+            if attempt.delay is not None:
+                said["flowkit.retry.delay"] = attempt.delay
+            mine.span.set_attributes(said)
             if attempt.error is not None:
                 _fail(mine.span, attempt.error, at)
-            if attempt.delay is not None:
-                mine.span.set_attribute("flowkit.retry.delay", attempt.delay)
             mine.span.end(at)
         step = mine.step.span
         if attempt.delay is not None:
@@ -365,12 +367,13 @@ class OpenTelemetry(Instrument):
             step.add_event("retry", {"flowkit.attempt": attempt.number + 1, "flowkit.retry.delay": attempt.delay}, at)
             return
         del known.steps[attempt.invocation]
-        step.set_attribute("flowkit.step.outcome", attempt.outcome)
-        step.set_attribute("flowkit.step.attempts", attempt.number + (attempt.began is not None))
+        ended: dict[str, Any] = {"flowkit.step.outcome": attempt.outcome}
+        ended["flowkit.step.attempts"] = attempt.number + (attempt.began is not None)
+        if attempt.outcome == "returned" and step.is_recording():
+            ended |= self._output(attempt.run.plan, attempt.result)
+        step.set_attributes(ended)
         if attempt.error is not None:
             _fail(step, attempt.error, at)
-        elif attempt.outcome == "returned" and step.is_recording():
-            self._output(step, attempt.run.plan, attempt.result)
         step.end(at)
 
     # ---------------------------------------------------------------------------------------------------------- waits
@@ -398,7 +401,7 @@ class OpenTelemetry(Instrument):
         name = f"wait for {wait.event_type.__name__}"
         span = self._tracer.start_span(name, around, attributes=attributes, start_time=_ns(wait.opened))
         if span.is_recording() and wait.question is not None:
-            self._input(span, attempt.run.plan, wait.question)
+            span.set_attributes(self._input(attempt.run.plan, wait.question))
         known.waits[attempt.invocation, wait.waiter_id] = span
 
     def wait_ended(self, wait: ObservedWait) -> None:
@@ -407,26 +410,29 @@ class OpenTelemetry(Instrument):
         if span is None:
             return
         assert wait.ended is not None and wait.outcome is not None
-        span.set_attribute("flowkit.wait.outcome", wait.outcome)
-        if wait.answer is not None and span.is_recording():
-            self._output(span, wait.attempt.run.plan, wait.answer)
+        said: dict[str, Any] = {"flowkit.wait.outcome": wait.outcome}
+        if span.is_recording():
+            said |= self._output(wait.attempt.run.plan, wait.answer)
+        span.set_attributes(said)
         span.end(_ns(wait.ended))
 
     # ------------------------------------------------------------------------------------------------------- contents
 
-    def _input(self, span: Span, plan: Plan, value: Any) -> None:
-        span.set_attribute("flowkit.input.type", _type_of(value))
+    def _input(self, plan: Plan, value: Any) -> dict[str, Any]:
+        """What to say of what goes in."""
+        named: dict[str, Any] = {"flowkit.input.type": _type_of(value)}
         if self._shows_inputs:
-            text, kind = self._content(plan, value)
-            span.set_attributes({"input.value": text, "input.mime_type": kind})
+            named["input.value"], named["input.mime_type"] = self._content(plan, value)
+        return named
 
-    def _output(self, span: Span, plan: Plan, value: Any) -> None:
+    def _output(self, plan: Plan, value: Any) -> dict[str, Any]:
+        """What to say of what comes out."""
         if value is None:
-            return
-        span.set_attribute("flowkit.output.type", _type_of(value))
+            return {}
+        named: dict[str, Any] = {"flowkit.output.type": _type_of(value)}
         if self._shows_outputs:
-            text, kind = self._content(plan, value)
-            span.set_attributes({"output.value": text, "output.mime_type": kind})
+            named["output.value"], named["output.mime_type"] = self._content(plan, value)
+        return named
 
     def _content(self, plan: Plan, value: Any) -> tuple[str, str]:
         """A value as text, and the MIME type of that."""
