@@ -69,7 +69,7 @@ class Mailbox:
         self._called = False
         self._woken: anyio.Event | None = None
         self._watcher: _Watcher | None = None
-        with _LOCK:
+        with _lock:
             _ALL.add(self)
 
     def call(self) -> None:
@@ -170,13 +170,13 @@ class _Watcher(threading.Thread):
 
 
 _ALL: "weakref.WeakSet[Mailbox]" = weakref.WeakSet()
-_LOCK = threading.Lock()
+_lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Those of the parent are none of the child's business."""
-    global _LOCK
-    _LOCK = threading.Lock()
+    """Those of the parent are none of the child's business. (And the lock may have been held.)"""
+    global _lock
+    _lock = threading.Lock()
     _ALL.clear()
     SENDERS.clear()
 
@@ -187,7 +187,7 @@ if hasattr(os, "register_at_fork"):
 
 def tell_this_process() -> None:
     """Something was posted from here: whoever it is for needn't wait for the next look."""
-    with _LOCK:
+    with _lock:
         mailboxes = list(_ALL)
     for mailbox in mailboxes:
         mailbox.call()

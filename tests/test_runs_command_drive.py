@@ -1,6 +1,8 @@
 """``flowkit runs send``, ``resume``, ``cancel`` and ``fork``: with nobody else there, and beside another process."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -144,6 +146,27 @@ def test_what_is_posted_is_taken_by_whoever_takes_the_run_up(shop: Shop) -> None
     assert (result(shop, "a"), status(shop, "b")) == ("book shipped", "waiting")
 
 
+@pytest.mark.parametrize("verb", ["send", "cancel", "fork", "resume", "prune"])
+def test_a_store_that_another_process_holds(shop: Shop, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes something waits for it, and then says so; what only reads doesn't wait."""
+    shop.start("a")
+    shop.finish("b")
+    monkeypatch.setitem(SQLiteStore.__init__.__kwdefaults__, "busy_timeout", 0.1)  # 30 s
+    arguments = {
+        "send": ["a", "Approved", "by=me"],
+        "fork": ["a", "--after", "charge"],
+        "prune": ["--keep", "0", "--yes"],
+    }
+    with closing(sqlite3.connect(shop.store, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        told = shop.runs(verb, *arguments.get(verb, ["a"]))
+        assert (told.code, told.out) == (3, "")
+        assert told.err == "Error: SQLiteStore('runs.db'): another process or thread is writing to it: try again.\n"
+        for reads in ("list", "show a", "history a"):
+            assert shop.runs(*reads.split()).code == 0
+    assert {one["run_id"] for one in json.loads(shop.runs("list", "--json").out)} == {"a", "b"}
+
+
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
@@ -209,9 +232,6 @@ def test_resume_all_but_those_of_another_process(shop: Shop) -> None:
 
 
 def test_resume_all_tells_which_can_not_be_read(shop: Shop) -> None:
-    import sqlite3
-    from contextlib import closing
-
     shop.start("a")
     with closing(sqlite3.connect(shop.store, isolation_level=None)) as connection:
         connection.execute("UPDATE records SET data = CAST(x'00' || data AS BLOB)")

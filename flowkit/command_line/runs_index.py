@@ -62,7 +62,7 @@ def list_runs(
         tell_json([_run_data(one, one.run_id not in free) for one in found])
         return DONE
     now = outside.current().time()
-    rows = [("RUN", "WORKFLOW", "STATUS", "AGE", "UPDATED", "DUE", "DRIVEN BY")]
+    rows: list[tuple[str, ...]] = [("RUN", "WORKFLOW", "STATUS", "AGE", "UPDATED", "DUE", "DRIVEN BY")]
     for one in found:
         unread = one.status == "damaged" and not one.workflow
         due = "-" if one.due is None else f"in {span(one.due - now)}" if one.due > now else "now"
