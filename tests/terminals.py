@@ -1,5 +1,6 @@
 """A pseudo-terminal with a program in it, typed into as somebody at a keyboard would."""
 
+import contextlib
 import os
 import select
 import subprocess
@@ -29,9 +30,10 @@ def plain_environment(**more: str) -> dict[str, str]:
 
 
 class Terminal:
-    """A program in a terminal of its own: what it prints there, standard output and standard error alike."""
+    """A program in a terminal of its own: what it prints there, standard output (unless that goes to the file ``out``)
+    and standard error alike."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, **environment: str) -> None:
+    def __init__(self, arguments: Sequence[str], folder: Path, out: Path | None = None, **environment: str) -> None:
         import pty
         import termios
 
@@ -47,15 +49,16 @@ class Terminal:
             os.setsid()
             fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flowkit", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            cwd=folder,
-            env=plain_environment(TERM="xterm", COLUMNS="120", **environment),
-            preexec_fn=adopt,
-        )
+        with contextlib.ExitStack() as stack:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flowkit", *arguments],
+                stdin=theirs,
+                stdout=theirs if out is None else stack.enter_context(out.open("wb")),
+                stderr=theirs,
+                cwd=folder,
+                env=plain_environment(TERM="xterm", COLUMNS="120", **environment),
+                preexec_fn=adopt,
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -282,3 +282,22 @@ def test_json_is_ascii_where_the_output_is(folder: Folder) -> None:
     done = subprocess.run(arguments, capture_output=True, check=False, cwd=folder.path, env=env)
     assert done.returncode == 0
     assert "grün" in json.loads(done.stdout.decode("ascii"))["result"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+@pytest.mark.parametrize(("flow", "code", "out"), [("JokeFlow", 0, "Why did the x cross"), ("Asking", 4, "")])
+def test_streams_that_are_closed_from_the_beginning(
+    folder: Folder, closed: str, flow: str, code: int, out: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m flowkit run flows:{flow} topic=x {closed}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder.path,
+        env=plain_environment(),
+    )
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert done.stdout.startswith(out if closed != ">&-" else "")

@@ -201,6 +201,23 @@ def test_warnings_are_lines(folder: Folder) -> None:
     assert told.err.startswith("Warning: ") and "Lost" in told.err and told.err.count("\n") == 1
 
 
+def test_what_steps_print_is_no_json(folder: Folder) -> None:
+    folder.write(
+        "loud.py",
+        """
+        from flowkit import *
+        class Loud(Workflow):
+            @step
+            async def only(self, ev: StartEvent) -> StopEvent:
+                print("hello")
+                return StopEvent(result="done")
+        """,
+    )
+    told = folder.call("run", "loud", "-q", "--json")
+    assert json.loads(told.out)["result"] == "done" and told.err == "hello\n"
+    assert folder.call("run", "loud", "-q").out == "hello\ndone\n"
+
+
 # ------------------------------------------------------------------------------------------------------------ questions
 
 
@@ -316,6 +333,15 @@ def test_a_run_gets_an_id_that_is_told(folder: Folder) -> None:
 def test_a_new_run_needs_its_fields(folder: Folder) -> None:
     told = folder.call("run", "flows:Asking", "--store", "runs.db", "--run-id", "one")
     assert (told.code, told.err) == (2, "Error: Topic needs topic: str: add topic=…\n")
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_a_stored_run_was_to_start_with_is_ignored(folder: Folder) -> None:
+    call = ["run", "flows:JokeFlow", "--store", "runs.db", "--run-id", "one", "-q"]
+    first = folder.call(*call, "topic=x")
+    again = folder.call(*call, "topic=y")
+    assert (again.code, again.out) == (0, first.out)
+    assert again.err.startswith("Warning: run 'one' of JokeFlow is in its store already, so what it was to start with")
 
 
 def test_a_run_id_of_another_workflow(folder: Folder) -> None:

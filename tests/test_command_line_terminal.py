@@ -1,5 +1,6 @@
 """``flowkit run`` in a terminal: questions, and the answers typed."""
 
+import json
 import os
 import re
 import shutil
@@ -76,6 +77,19 @@ def test_a_question_that_needs_no_answer_any_more_is_taken_back(folder: Folder, 
         assert terminal.is_as_before()
 
 
+@both
+def test_a_question_that_somebody_else_answers(folder: Folder, backend: str) -> None:
+    stored = ["--store", "runs.db", "--run-id", "one"]
+    with run(folder, "Asking", "topic=x", *stored, "--backend", backend) as terminal:
+        terminal.read_until("  ok (bool): ")
+        send = [sys.executable, "-m", "flowkit", "runs", "send", "one", "Answer", "who=boss", "ok=no"]
+        where = ["--store", "runs.db", "--flow", "flows:Asking"]
+        sent = subprocess.run([*send, *where], check=False, cwd=folder.path, env=plain_environment())
+        assert sent.returncode == 0
+        assert terminal.end() == (0, "\n  (it needs no answer any more)\nFalse GOOD\n")
+        assert terminal.is_as_before()
+
+
 def test_a_question_of_a_nested_run(folder: Folder) -> None:
     with run(folder, "outer") as terminal:
         assert terminal.read_until("\n").startswith("? Question (Asking)")
@@ -103,6 +117,15 @@ def test_answers_under_the_live_view(folder: Folder, backend: str) -> None:
         terminal.type("bad\n")
         code, told = terminal.end()
         assert code == 0 and "True BAD" in told
+
+
+def test_json_under_the_live_view(folder: Folder) -> None:
+    """The display goes to standard error, so that standard output has nothing but JSON."""
+    told = Terminal(["run", "flows:JokeFlow", "topic=x", "--json"], folder.path, out=folder.path / "out.json")
+    with told as terminal:
+        code, shown = terminal.end()
+    assert code == 0 and "JokeFlow" in shown
+    assert json.loads((folder.path / "out.json").read_text(encoding="utf-8"))["status"] == "finished"
 
 
 # ----------------------------------------------------------------------------------------------------------------- tmux

@@ -356,12 +356,13 @@ def _chosen(text: str, count: int) -> "list[int] | Literal['q'] | None":
 def _warnings_as_lines() -> Generator[None]:
     """Tell flowkit's warnings (an event that nobody took, a clean-up that failed) in a line each."""
     before = warnings.showwarning
+    own = str(Path(__file__).parents[1])
 
-    def show(message: Warning | str, category: type[Warning], *args: Any, **more: Any) -> None:
-        if category.__module__.startswith("flowkit."):
+    def show(message: Warning | str, category: type[Warning], filename: str, *args: Any, **more: Any) -> None:
+        if category.__module__.startswith("flowkit.") or filename.startswith(own):
             say(f"Warning: {message}")
         else:
-            before(message, category, *args, **more)
+            before(message, category, filename, *args, **more)
 
     warnings.showwarning = show
     try:

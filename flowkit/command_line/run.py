@@ -1,6 +1,7 @@
 """``flowkit run``: run a workflow."""
 
 import contextlib
+import sys
 from typing import Any
 
 import click
@@ -99,6 +100,8 @@ def run(
         start = None if known and not values else event_of(plan_of(workflow).start_type, values, workflow=workflow)
         if path is not None and not quiet:
             say(f"run {run_id}, in {path}" + (": going on" if known else ""))
+        if as_json:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # what steps print is no JSON
         ending = drive(
             workflow,
             lambda: workflow.run(start_event=start, run_id=run_id, stepwise=stepwise, **options),

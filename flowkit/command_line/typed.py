@@ -45,7 +45,7 @@ _YES, _NO = frozenset({"true", "yes", "on", "1", "y"}), frozenset({"false", "no"
 _NONE = frozenset({"none", "null", ""})
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
-_CLOCK = re.compile(r"(?:(\d+)\s*days?,?\s*)?(\d+):(\d\d)(?::(\d\d(?:\.\d+)?))?")
+_CLOCK = re.compile(r"(?:(-?\d+)\s*days?,?\s*)?(-?)(\d+):(\d\d)(?::(\d\d(?:\.\d+)?))?")
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -251,15 +251,14 @@ def _none(text: str) -> None:
 
 
 def _timedelta(text: str) -> datetime.timedelta:
+    if clock := _CLOCK.fullmatch(text):  # also Python's own way to write it: -1 day, 23:59:59
+        days, minus, hours, minutes, seconds = clock.groups()
+        found = datetime.timedelta(hours=int(hours), minutes=int(minutes), seconds=float(seconds or 0))
+        return datetime.timedelta(int(days or 0)) + (-found if minus else found)
     sign, text = (-1, text[1:]) if text.startswith("-") else (1, text)
-    if clock := _CLOCK.fullmatch(text):
-        days, hours, minutes, seconds = clock.groups()
-        found = datetime.timedelta(int(days or 0), float(seconds or 0), 0, 0, int(minutes), int(hours))
-    elif text and _DURATION.sub("", text) == "":
-        found = datetime.timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
-    else:
-        found = datetime.timedelta(seconds=float(text))
-    return sign * found
+    if text and _DURATION.sub("", text) == "":
+        return sign * datetime.timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
+    return sign * datetime.timedelta(seconds=float(text))
 
 
 _LEAVES: dict[Any, Callable[[str], Any]] = {
