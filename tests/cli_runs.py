@@ -137,6 +137,21 @@ class Impatient(Workflow):
         return StopEvent(result="somebody did")
 
 
+class Withdrawn(Workflow):
+    """The question is over as soon as there is a file."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await ctx.wait_for_event(Answer, Question("boss", "Quick?"))
+        return StopEvent(result="somebody did")
+
+    @step
+    async def watch(self, ev: StartEvent) -> StopEvent:
+        while not await anyio.Path("go").exists():
+            await anyio.sleep(0.01)
+        return StopEvent(result="nobody said a word")
+
+
 class Twice(Workflow):
     """Two questions at once."""
 

@@ -1,6 +1,7 @@
 """``flowkit run``: results, failures, questions from a pipe, stored runs, stepwise runs; on both backends."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -373,6 +374,21 @@ def test_a_store_that_can_not_be_used(folder: Folder, make: object, said: str) -
     told = folder.call("run", "flows:JokeFlow", "topic=x", "--store", "runs.db")
     assert told.code == 3
     assert told.err.startswith("Error: SQLiteStore('runs.db'): ")
+
+
+def test_a_store_that_is_locked(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = ["run", "flows:JokeFlow", "topic=x", "--store", "runs.db", "-q"]
+    assert folder.call(*call).code == 0
+    monkeypatch.setattr("flowkit.command_line.options.PATIENCE", 0.01)
+    connection = sqlite3.connect(folder.path / "runs.db", isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        told = folder.call(*call)
+    finally:
+        connection.close()
+    assert (told.code, told.out) == (3, "")
+    said = "Error: SQLiteStore('runs.db'): another process or thread is writing to it: try again.\n"
+    assert told.err == said
 
 
 def test_a_store_in_a_folder_that_is_not_there(folder: Folder) -> None:

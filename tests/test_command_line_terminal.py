@@ -70,8 +70,9 @@ def test_an_open_answer(folder: Folder, backend: str) -> None:
 
 @both
 def test_a_question_that_needs_no_answer_any_more_is_taken_back(folder: Folder, backend: str) -> None:
-    with run(folder, "Impatient", "--backend", backend) as terminal:
+    with run(folder, "Withdrawn", "--backend", backend) as terminal:
         terminal.read_until("  who (str): ")
+        folder.write("go", "")
         code, told = terminal.end()
         assert (code, told) == (0, "\n  (it needs no answer any more)\nnobody said a word\n")
         assert terminal.is_as_before()
@@ -88,6 +89,18 @@ def test_a_question_that_somebody_else_answers(folder: Folder, backend: str) -> 
         assert sent.returncode == 0
         assert terminal.end() == (0, "\n  (it needs no answer any more)\nFalse GOOD\n")
         assert terminal.is_as_before()
+
+
+def test_a_run_that_is_driven_elsewhere(folder: Folder) -> None:
+    stored = ["--store", "runs.db", "--run-id", "one"]
+    with run(folder, "Asking", "topic=x", *stored) as terminal:
+        terminal.read_until("  ok (bool): ")
+        with run(folder, "Asking", *stored) as other:
+            code, told = other.end()
+            assert code == 3
+            assert told.startswith("Error: run 'one' is driven by ") and "ask that process" in told
+        terminal.type("yes\n\n")
+        assert terminal.end()[0] == 0
 
 
 def test_a_question_of_a_nested_run(folder: Folder) -> None:

@@ -39,6 +39,14 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program `flowkit`; ends the process with its exit code."""
     try:
+        _start(arguments)
+    except KeyboardInterrupt:  # before the program could see to it
+        sys.exit(130)
+    raise AssertionError("it has ended the process")
+
+
+def _start(arguments: Sequence[str] | None) -> None:
+    try:
         import click
     except ModuleNotFoundError as error:
         if error.name != "click":
@@ -50,4 +58,3 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     from flowkit.command_line.group import program
 
     program.main(None if arguments is None else list(arguments), prog_name="flowkit")
-    raise AssertionError("it has ended the process")

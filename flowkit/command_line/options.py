@@ -33,6 +33,9 @@ __all__ = [
     "workflows_of",
 ]
 
+PATIENCE = 5.0
+"""Seconds to wait for another process that writes to the store: somebody sits there and waits, too."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS = {"store": 'a path, such as store = "runs.db"', "flows": 'a list, such as flows = ["shop:Order"]'}
 
@@ -157,7 +160,7 @@ def open_store(given: str | None, *, new: bool = False) -> "SQLiteStore":
         )
     if not new and not path.exists():
         raise Refused(_no_store(path), STORE_UNUSABLE)
-    store = SQLiteStore(path)
+    store = SQLiteStore(path, busy_timeout=PATIENCE)
     store.open()
     return store
 
