@@ -367,7 +367,14 @@ class SimulatedStore(Store):
 
     def post(self, run_id: str, data: bytes, time: float) -> int | None:
         self._check()
-        return self._content.post(run_id, data, time)
+        number: int | None = None
+        try:
+            self._world.point("before a post")
+            number = self._content.post(run_id, data, time)
+            self._world.point("after a post")
+        except ProcessDied:
+            self._check()
+        return number
 
     def mail(self, run_id: str | None = None) -> list[Message]:
         self._check()
