@@ -71,6 +71,16 @@ def test_help_of_a_workflow_shows_its_fields(folder: Folder) -> None:
     assert "Fields of Topic, which starts Asking:\n  topic: str\n  limit: int = 3\n" in told.out
 
 
+@pytest.mark.parametrize("arguments", [["flows.py:Asking", "--help"], ["--store", "a:b", "flows:Asking", "-h"]])
+def test_help_of_a_workflow_beside_options(folder: Folder, arguments: list[str]) -> None:
+    assert "Fields of Topic, which starts Asking:\n" in folder.call("run", *arguments).out
+
+
+def test_help_of_the_only_workflow_of_a_module(folder: Folder) -> None:
+    folder.write("only.py", "from flows import Asking as Base\nflow = Base()\n")
+    assert "Fields of Topic, which starts Asking:\n" in folder.call("run", "only", "--help").out
+
+
 def test_help_of_a_workflow_without_declared_fields(folder: Folder) -> None:
     assert "Fields of StartEvent, which starts JokeFlow:\n  any\n" in folder.call("run", "flows:JokeFlow", "--help").out
 

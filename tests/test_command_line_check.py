@@ -61,6 +61,13 @@ class Undrawable(Workflow):
     async def only(self, ev: OddStart) -> StopEvent:
         return StopEvent()
 
+class Picky(Workflow):
+    @step
+    async def only(self, ev: Begin) -> StopEvent:
+        if not ev.n:
+            raise ValueError("not this one")
+        return StopEvent()
+
 class Locked(Workflow):
     def __init__(self):
         super().__init__()
@@ -173,6 +180,14 @@ def test_a_run_that_fails_by_itself_is_told_once(folder: Folder) -> None:
     assert told.out.count("JokeFlow: step-failed:") == 1
     assert told.out.endswith("crash: FAILED, as above\ncancel: FAILED, as above\n")
     assert told.err == "(Give the fields that its steps read: flowkit check flows:JokeFlow key=value)\n"
+
+
+def test_a_start_event_that_was_made_up_and_fails(folder: Folder) -> None:
+    told = folder.call("check", "more:Picky", "--runs", "10")
+    assert told.code == 1 and "step-failed" in told.out
+    said = "(The start events were made up. Give one that it is for: flowkit check more:Picky key=value)\n"
+    assert told.err == said
+    assert folder.call("check", "more:Picky", "n=1", "--runs", "10").code == 0
 
 
 def test_a_workflow_that_reaches_for_the_outside(folder: Folder) -> None:

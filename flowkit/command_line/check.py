@@ -251,6 +251,8 @@ def _advice(flow: str, failed: Sequence[Verdict], values: Sequence[str]) -> str 
     reports = "".join(one.report or "" for one in failed)
     if not values and "UnknownField" in reports:
         return f"(Give the fields that its steps read: flowkit check {flow} key=value)"
+    if not values and "step-failed" in {one.kind for one in failed}:
+        return f"(The start events were made up. Give one that it is for: flowkit check {flow} key=value)"
     if "deadlock" in {one.kind for one in failed} and "waits for" in reports:
         return "(It waits for an answer that isn't known here: use testing.explore(…, answer=…) in a test.)"
     return None

@@ -12,8 +12,7 @@ class FlowVerb(Verb):
     """A verb whose first argument is a workflow: ``--help`` with one shows its fields, too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = (one for one in args if not one.startswith("-") and (":" in one or one.endswith(".py")))
-        ctx.meta["flowkit.named"] = next(named, None)
+        ctx.meta["flowkit.named"] = self._named_in(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -22,6 +21,18 @@ class FlowVerb(Verb):
                 told = f"{error.format_message().rstrip('.')}; fields of the workflow are written {field}=…"
                 raise click.UsageError(told, ctx) from None
             raise
+
+    def _named_in(self, args: list[str]) -> str | None:
+        """The first argument, which is the workflow: help is shown before arguments are told from options."""
+        takes_value = {
+            name for one in self.params if isinstance(one, click.Option) and not one.is_flag for name in one.opts
+        }
+        before = ""
+        for argument in args:
+            if not argument.startswith("-") and before not in takes_value:
+                return argument
+            before = argument
+        return None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
