@@ -255,7 +255,9 @@ class _Driver:
     def _is_open(self, handler: Handler, question: Question) -> bool:
         if handler.is_done() or self._has_ended:
             return False
-        return question.is_implied or any(question is one for one in self.questions.open())
+        if question.is_implied:
+            return _run_of(handler).waits_outside() and not self.questions.open()
+        return any(question is one for one in self.questions.open())
 
     async def _leave(self, handler: Handler) -> None:
         """Nobody answers any more: see the run to where nothing in it goes on without an answer, and leave it there.
