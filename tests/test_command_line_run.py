@@ -210,7 +210,7 @@ def test_what_steps_print_is_no_json(folder: Folder) -> None:
         class Loud(Workflow):
             @step
             async def only(self, ev: StartEvent) -> StopEvent:
-                print("hello")
+                print("hello", flush=True)
                 return StopEvent(result="done")
         """,
     )
