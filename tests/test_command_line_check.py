@@ -190,6 +190,24 @@ def test_a_start_event_that_was_made_up_and_fails(folder: Folder) -> None:
     assert folder.call("check", "more:Picky", "n=1", "--runs", "10").code == 0
 
 
+def test_what_simulated_steps_print_is_lost(folder: Folder) -> None:
+    folder.write(
+        "loud.py",
+        """
+        from flowkit import *
+        print("imported", flush=True)
+        class Loud(Workflow):
+            @step
+            async def only(self, ev: StartEvent) -> StopEvent:
+                print("hello")
+                return StopEvent()
+        """,
+    )
+    told = folder.call("check", "loud", "--runs", "5", "--json")
+    assert told.code == 0 and json.loads(told.out)["workflow"] == "Loud" and told.err == "imported\n"
+    assert "hello" not in folder.call("check", "loud", "--runs", "5").out
+
+
 def test_a_workflow_that_reaches_for_the_outside(folder: Folder) -> None:
     told = folder.call("check", "more:Network", "--runs", "10")
     assert told.code == 2

@@ -14,7 +14,7 @@ import click
 from flowkit.command_line.exits import CHECK_FAILED, DONE, INTERNAL, INTERRUPTED, WRONG_USE, Refused
 from flowkit.command_line.flow_verb import FlowVerb
 from flowkit.command_line.options import flow_argument, json_option, traceback_option, values_argument
-from flowkit.command_line.output import say, tell, tell_json
+from flowkit.command_line.output import prints_aside, prints_nowhere, say, tell, tell_json
 
 if TYPE_CHECKING:
     from flowkit.events import Event
@@ -116,7 +116,8 @@ def check(
 
     if budget is not None and runs is not None:
         raise click.UsageError("--budget and --runs say the same thing: give one of them")
-    workflow, maker = load_with_maker(flow)
+    with prints_aside(as_json):
+        workflow, maker = load_with_maker(flow)
     plan = plan_of(workflow)
     told: dict[str, Any] = {"workflow": plan.name, "wiring": [], "checks": []}
     try:
@@ -209,9 +210,10 @@ class _Search:
         more: dict[str, Any] = {} if self.bound is None else {"bound": self.bound}
         try:
             for start in self.starts:
-                coverage = function(
-                    self.flow, start, budget=self._share(), answer=self.answer, backend=self.backend, **more
-                )
+                with prints_nowhere():  # hundreds of runs print the same
+                    coverage = function(
+                        self.flow, start, budget=self._share(), answer=self.answer, backend=self.backend, **more
+                    )
                 verdict.looked_at.append(str(coverage))
         except testing.Counterexample as found:
             return Verdict(name, "failed", verdict.looked_at, found.kind, found.token, str(found))

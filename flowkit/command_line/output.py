@@ -3,15 +3,29 @@
 Text of others (a result, an event, an error) is shown without control characters, which could steer the terminal.
 """
 
+import contextlib
+import io
 import json
 import os
 import sys
 import unicodedata
+from collections.abc import Generator
 from typing import Any
 
 import click
 
-__all__ = ["give_up_stdout", "is_terminal", "plain", "printable", "say", "tell", "tell_json", "tell_json_line"]
+__all__ = [
+    "give_up_stdout",
+    "is_terminal",
+    "plain",
+    "printable",
+    "prints_aside",
+    "prints_nowhere",
+    "say",
+    "tell",
+    "tell_json",
+    "tell_json_line",
+]
 
 
 def tell(text: str) -> None:
@@ -119,6 +133,31 @@ def _leaf(value: Any) -> Any:
 
 def _key(key: Any) -> str:
     return key if isinstance(key, str) else str(_leaf(key))
+
+
+@contextlib.contextmanager
+def prints_aside(wanted: bool = True) -> Generator[None]:
+    """Have what the author's code prints in here go to standard error, so that standard output has only data."""
+    if not wanted:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def prints_nowhere() -> Generator[None]:
+    """Have what the author's code prints in here be lost."""
+    with contextlib.redirect_stdout(_Nowhere()):
+        yield
+
+
+class _Nowhere(io.TextIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 def _writes_unicode() -> bool:

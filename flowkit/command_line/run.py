@@ -1,7 +1,6 @@
 """``flowkit run``: run a workflow."""
 
 import contextlib
-import sys
 from typing import Any
 
 import click
@@ -79,11 +78,12 @@ def run(
     from flowkit import outside
     from flowkit.command_line.driving import Place, drive, told
     from flowkit.command_line.loading import load
-    from flowkit.command_line.output import say
+    from flowkit.command_line.output import prints_aside, say
     from flowkit.command_line.values import event_of
     from flowkit.workflow import check_wiring, plan_of
 
-    workflow = load(flow)
+    with prints_aside(as_json):
+        workflow = load(flow)
     check_wiring(workflow)
     if run_id is not None and not run_id:
         raise click.BadParameter("it is empty: give a name, or leave it out", param_hint="--run-id")
@@ -100,8 +100,7 @@ def run(
         start = None if known and not values else event_of(plan_of(workflow).start_type, values, workflow=workflow)
         if path is not None and not quiet:
             say(f"run {run_id}, in {path}" + (": going on" if known else ""))
-        if as_json:
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # what steps print is no JSON
+        stack.enter_context(prints_aside(as_json))
         ending = drive(
             workflow,
             lambda: workflow.run(start_event=start, run_id=run_id, stepwise=stepwise, **options),
