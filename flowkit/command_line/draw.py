@@ -8,7 +8,7 @@ import click
 from flowkit.command_line.exits import DONE, INTERNAL, INTERRUPTED, STORE_UNUSABLE, WRONG_USE, Refused
 from flowkit.command_line.flow_verb import FlowVerb
 from flowkit.command_line.options import flow_argument, open_store, store_option, traceback_option
-from flowkit.command_line.output import say, tell
+from flowkit.command_line.output import prints_aside, say, tell
 
 if TYPE_CHECKING:
     from flowkit.drawing import Drawable
@@ -47,7 +47,8 @@ def draw(flow: str, output: str | None, run_id: str | None, store: str | None) -
     from flowkit.command_line.loading import load
 
     kind = _kind(output)
-    workflow = load(flow)
+    with prints_aside():
+        workflow = load(flow)
     drawn = _drawn(workflow if run_id is None else history(workflow, store, run_id), kind)
     if output is None or output == "-":
         tell(drawn.rstrip("\n"))
