@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from stored_flows import Approved, Ask, Charged, Patient, Question, Slow, WaitsForApproval, wall_clock
 
@@ -23,7 +24,9 @@ from flowkit import (
 )
 from flowkit.errors import MisdirectedEvent, WrongCall
 from flowkit.facts import EventSent
+from flowkit.mailbox import tell_this_process
 from flowkit.memory_store import MemoryStore
+from flowkit.posting import is_delivered
 from flowkit.runtime import Runtime, open_runtime
 from flowkit.sqlite_store import SQLiteStore
 from flowkit.storage_errors import CodeChanged, RunDamaged, UnexpectedEvent, UnknownRun
@@ -56,7 +59,9 @@ async def sent(runtime: Runtime, run_id: str) -> list[EventSent]:
 async def test_an_event_for_a_run_that_another_runtime_drives(store: Store) -> None:
     async with two(store, WaitsForApproval) as (owner, sender):
         handler = await owner.run("WaitsForApproval", run_id="a")
+        began = anyio.current_time()
         await sender.send_event("a", Approved("the operator"))
+        assert anyio.current_time() - began < 0.1  # both are told at once, where they are in one process
         assert store.mail() == []
         assert await handler == "the operator"
         assert [fact.event for fact in await sent(sender, "a")] == [Approved("the operator")]
@@ -120,6 +125,57 @@ async def test_a_run_that_is_busy_takes_it_when_it_has_a_use_for_it(store: Store
         await sender.send_event("a", Approved("you"))
         assert anyio.current_time() - began == pytest.approx(10, abs=0.2)
         assert await handler == "you"
+
+
+class Aside(Workflow):
+    """Waits after 10 seconds, while another step works for 100."""
+
+    @step
+    async def aside(self, ev: StartEvent) -> None:
+        await anyio.sleep(100)
+
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await anyio.sleep(10)
+        return StopEvent(result=(await ctx.wait_for_event(Approved)).by)
+
+
+class AroundAside(Workflow):
+    @step
+    async def work(self, ev: StartEvent, child: Aside) -> StopEvent:
+        return StopEvent(result=await child.run())
+
+
+def around_aside() -> Workflow:
+    made = AroundAside()
+    made.add_workflows(child=Aside())
+    return made
+
+
+@pytest.mark.parametrize(("make", "name"), [(Aside, "Aside"), (around_aside, "AroundAside")])
+async def test_a_run_need_not_rest_to_take_it(store: Store, make: Callable[[], Workflow], name: str) -> None:
+    """It takes it when it comes to wait for it, whatever else it, or a run nested in it, is at."""
+    async with two(store, make) as (owner, sender):
+        handler = await owner.run(name, run_id="a")
+        began = anyio.current_time()
+        await sender.send_event("a", Approved("you"))
+        assert anyio.current_time() - began == pytest.approx(10, abs=0.2)
+        assert await handler == "you"
+
+
+async def test_what_is_seen_twice_is_entered_once(store: Store) -> None:
+    async with open_runtime(store=store, workflows=[Patient()]) as runtime:
+        handler = await runtime.run("Patient", run_id="a")
+        log = runtime._runs["a"].log
+        assert log is not None
+        await post(store, Patient(), "a", Charged("pen"))
+        (message,) = store.mail("a")
+        for _ in range(3):
+            log.receive(message)
+            await anyio.lowlevel.checkpoint()
+        await runtime.join()
+        await runtime.send_event("a", Approved())
+        assert await handler == ["pen"]
 
 
 async def test_what_a_run_at_rest_has_no_use_for_is_told_to_who_sent_it(
@@ -223,6 +279,32 @@ async def test_what_comes_while_a_run_is_being_released(monkeypatch: pytest.Monk
         info = store.info("a")
         assert info is not None and info.status == "finished"
         assert await runtime.handler("a") == 1
+
+
+async def test_what_is_posted_to_a_run_that_nobody_drives_needs_no_keeper(store: Store) -> None:
+    """The runtime that is told of it needn't look round first, which it does every third of its lease."""
+    async with open_runtime(store=store, workflows=[Ask()], lease=1e6, release_after=1) as runtime:
+        await runtime.run("Ask", run_id="a")
+        await anyio.sleep(5)
+        assert [info.owner for info in await runtime.runs()] == [None]
+        await post(store, Ask(), "a", HumanResponseEvent(response=1))
+        tell_this_process()
+        await anyio.sleep(1)
+        assert [info.status for info in await runtime.runs()] == ["finished"]
+
+
+def test_a_message_that_is_taken_as_its_run_ends() -> None:
+    """It is seen to be there, and the run to have ended: then it isn't there any more, so it was taken."""
+
+    class Ends(MemoryStore):
+        def info(self, run_id: str) -> Any:
+            self.commit([Write("a", 1, 0, (), 2.0, "finished", taken=[1])])
+            return super().info(run_id)
+
+    store = Ends()
+    store.commit([Write("a", 1, 0, (), 1.0, new=NewRun("Ask", "me"))])
+    assert store.post("a", b"", 1.0) == 1
+    assert is_delivered(store, 1, "a", "send_event()")
 
 
 async def test_what_is_posted_while_nobody_is_there(store: Store) -> None:
