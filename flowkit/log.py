@@ -306,8 +306,6 @@ class RunLog:
 
     def touch(self) -> None:
         """The run may have come to rest without a fact of its own: a run nested in it has."""
-        if self._letters is not None:
-            self._letters.deliver_soon()
         if self._stopped == "no" and self._last is not None and self._status() != self._last:
             self._queue()
 
