@@ -188,6 +188,7 @@ LAYERS = {
         command_line.draw
         command_line.doctor
         command_line.stored
+        command_line.stored_books
         command_line.fact_lines
         command_line.runs_index
         command_line.runs_look

@@ -507,3 +507,26 @@ def test_nothing_else_is_made_in_the_folder(shop: Shop, tmp_path: Path) -> None:
     for verb in ("list", "show", "history", "watch"):
         assert shop.runs(verb, *ARGUMENTS[verb]).code == 0
     assert sorted(one.name for one in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("verb", ["list", "prune"])
+def test_what_needs_no_code_imports_little(shop: Shop, verb: str) -> None:
+    """So it starts at once."""
+    import subprocess
+    import sys
+
+    from terminals import plain_environment
+
+    shop.start("a")
+    program = (
+        "import sys; from flowkit.command_line.group import program\n"
+        "try: program.main(sys.argv[1:])\n"
+        "except SystemExit as error: print(error.code)\n"
+        "print(sorted({'flowkit.records', 'flowkit.workflow', 'cattrs', 'asyncio', 'rich'} & set(sys.modules)))\n"
+    )
+    arguments = [verb, *ARGUMENTS[verb], "--store", "runs.db"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "runs", *arguments],
+        capture_output=True, text=True, check=True, cwd=shop.path, env=plain_environment(),
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"]

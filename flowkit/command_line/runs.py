@@ -1,8 +1,9 @@
 """``flowkit runs``: the group of verbs that look at stored runs, and drive them.
 
 Where they are: runs_index.py has those that need no code (`list`, `prune`), runs_look.py those that only read (`show`,
-`history`, `watch`), runs_drive.py those that change a run (`send`, `resume`, `cancel`, `fork`). stored.py finds a run
-and reads it, fact_lines.py has its facts in words. None of them makes a store, and none but `resume` lets a step run.
+`history`, `watch`), runs_drive.py those that change a run (`send`, `resume`, `cancel`, `fork`). stored.py finds a run,
+stored_books.py reads it, fact_lines.py has its facts in words. None of them makes a store, and none but `resume` lets a
+step run.
 """
 
 from flowkit.command_line.group import Verbs

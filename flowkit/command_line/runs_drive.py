@@ -108,7 +108,8 @@ def send(
     Where a process drives the run, that takes the event within a second: "delivered". Where nobody does, it is posted:
     the run has it as soon as somebody goes on with it.
     """
-    from flowkit.command_line.stored import Opened, workflow_for
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import workflow_for
     from flowkit.command_line.values import event_named, event_of
     from flowkit.facts import EventSent
     from flowkit.posting import check_sendable
@@ -139,7 +140,8 @@ def _check_taken(opened: "Opened", info: "RunInfo", workflow: "Workflow", event:
         UnexpectedEvent: it is so.
         RunDamaged, CodeChanged: it can't be read.
     """
-    from flowkit.command_line.stored import is_free, read_machine
+    from flowkit.command_line.stored import is_free
+    from flowkit.command_line.stored_books import read_machine
     from flowkit.events import StartEvent
     from flowkit.storage_errors import UnexpectedEvent
     from flowkit.workflow import records_of
@@ -224,7 +226,8 @@ def cancel(run_id: str, store: str | None, flows: tuple[str, ...], backend: str,
     """Cancel a run for good. Where a process drives it, that is told to, and its steps clean up there; where nobody
     does, it is cancelled here, and no step of it runs.
     """
-    from flowkit.command_line.stored import Opened, is_free, workflow_for
+    from flowkit.command_line.stored import Opened, is_free
+    from flowkit.command_line.stored_books import workflow_for
     from flowkit.facts import RunCancelled
     from flowkit.storage_errors import RunElsewhere
     from flowkit.workflow import records_of
@@ -309,7 +312,8 @@ def fork(run_id: str, after: str, new_id: str | None, store: str | None, flows: 
     only stored: a process that has its workflow takes it up, or `flowkit runs resume`. Its id is printed.
     """
     from flowkit import outside
-    from flowkit.command_line.stored import Opened, workflow_for
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import workflow_for
     from flowkit.history import fork_of
     from flowkit.process import owner_name
     from flowkit.store import NewRun, Write
@@ -411,7 +415,8 @@ def _resume_one(
     run_id: str, store: str | None, flows: tuple[str, ...], backend: str, *, quiet: bool, as_json: bool
 ) -> int:
     from flowkit.command_line.driving import Place, drive, told
-    from flowkit.command_line.stored import Opened, workflow_for
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import workflow_for
     from flowkit.workflow import check_wiring
 
     with Opened(store) as opened:

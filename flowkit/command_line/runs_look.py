@@ -20,7 +20,8 @@ from flowkit.command_line.output import plain, say, tell, tell_json, tell_json_l
 from flowkit.command_line.stored import run_argument
 
 if TYPE_CHECKING:
-    from flowkit.command_line.stored import Opened, Waits
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import Waits
     from flowkit.machine import Machine
     from flowkit.store import RunInfo
 
@@ -47,7 +48,8 @@ def show(run_id: str, store: str | None, flows: tuple[str, ...], as_json: bool) 
 
     Without its code (--flow) only what the store's index has is shown.
     """
-    from flowkit.command_line.stored import Opened, workflow_for
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import workflow_for
 
     with Opened(store) as opened:
         info = opened.info(run_id)
@@ -90,7 +92,7 @@ def _inside(opened: "Opened", info: "RunInfo", workflow: Any) -> dict[str, Any]:
     """What its records tell."""
     from flowkit.command_line.exits import line_of
     from flowkit.command_line.fact_lines import event_data, value_data
-    from flowkit.command_line.stored import open_waits, read_history, read_machine
+    from flowkit.command_line.stored_books import open_waits, read_history, read_machine
     from flowkit.errors import WorkflowCancelled
     from flowkit.workflow import records_of
 
@@ -219,7 +221,8 @@ def history(run_id: str, store: str | None, flows: tuple[str, ...], as_json: boo
     """Print all that has happened to a run, in order, a line for each: its number in the journal (which `fork --after`
     takes), the time since the run began, the step, and what it was.
     """
-    from flowkit.command_line.stored import Opened, read_history, workflow_for
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import read_history, workflow_for
 
     with Opened(store) as opened:
         info = opened.info(run_id)
@@ -301,7 +304,8 @@ def _watch(
     until: Literal["end", "rest"],
     as_json: bool,
 ) -> int:
-    from flowkit.command_line.stored import is_free, workflow_for
+    from flowkit.command_line.stored import is_free
+    from flowkit.command_line.stored_books import workflow_for
     from flowkit.history import history_from
     from flowkit.storage_errors import RunDamaged
     from flowkit.store import ENDED

@@ -1,44 +1,25 @@
-"""Stored runs: found by id, and read without being claimed; times and owners in words."""
+"""Stored runs in the store's index: found by id; who drives them; times and owners in words.
+
+It imports little, so that `flowkit runs list` starts at once.
+"""
 
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
 from flowkit import outside
-from flowkit.command_line.exits import Refused
-from flowkit.command_line.options import open_store, store_path, workflows_of
-from flowkit.errors import did_you_mean
-from flowkit.events import Event
-from flowkit.facts import WaitOpened
-from flowkit.history import HistoryEntry, history_of
-from flowkit.machine import Machine
+from flowkit.command_line.options import open_store, store_path
 from flowkit.process import is_gone
-from flowkit.records import Records
-from flowkit.sqlite_store import SQLiteStore
-from flowkit.state import State
 from flowkit.storage_errors import UnknownRun
-from flowkit.store import RunInfo, Store
-from flowkit.workflow import Workflow, plan_of, records_of
+from flowkit.store import RunInfo, Status, Store
 
-__all__ = [
-    "Opened",
-    "Waits",
-    "ago",
-    "check_run_id",
-    "free_runs",
-    "is_free",
-    "open_waits",
-    "owner_text",
-    "read_machine",
-    "run_argument",
-    "span",
-    "when",
-    "workflow_for",
-]
+if TYPE_CHECKING:
+    from flowkit.sqlite_store import SQLiteStore
+
+__all__ = ["Opened", "ago", "free_runs", "is_free", "owner_text", "run_argument", "span", "when"]
 
 GUESS_AMONG = 1000
 """Runs, the latest, whose ids are compared with one that isn't there."""
@@ -46,10 +27,10 @@ GUESS_AMONG = 1000
 
 def run_argument(function: Any) -> Any:
     """``RUN_ID``: ``run_id``."""
-    return click.argument("run_id", metavar="RUN_ID", callback=check_run_id)(function)
+    return click.argument("run_id", metavar="RUN_ID", callback=_check_run_id)(function)
 
 
-def check_run_id(ctx: click.Context, parameter: click.Parameter, run_id: str | None) -> str | None:
+def _check_run_id(ctx: click.Context, parameter: click.Parameter, run_id: str | None) -> str | None:
     if run_id == "":
         raise click.BadParameter("it is empty: `flowkit runs list` lists them", ctx, parameter)
     return run_id
@@ -82,101 +63,18 @@ class Opened:
         return info
 
 
-def workflow_for(info: RunInfo, flows: Sequence[str], *, needed: bool = True) -> tuple[str, Workflow] | None:
-    """The workflow of a run, and what it, or the one it is nested in, was named by; ``None`` where it isn't ``needed``
-    and isn't there.
-
-    Raises:
-        Refused: it isn't among those given.
-    """
-    given = workflows_of(flows, needed=needed)
-    if info.workflow in given:
-        return given[info.workflow]
-    for named, workflow in given.values():
-        if (child := _child(workflow, info.workflow)) is not None:
-            return named, child
-    if not needed:
-        return None
-    names = " and ".join(given)
-    guess = did_you_mean(info.workflow, given)
-    hint = f"; {guess}" if guess else ""
-    raise Refused(
-        f"run {info.run_id!r} is one of {info.workflow}, and --flow names {names}{hint}: add "
-        f"--flow module:{info.workflow}"
-    )
-
-
-def _child(workflow: Workflow, name: str) -> Workflow | None:
-    """The workflow of this name that was added to it, at any depth."""
-    children: dict[str, Workflow] = getattr(vars(workflow).get("_flowkit_record"), "children", {})
-    for child in children.values():
-        if plan_of(child).name == name:
-            return child
-        if (found := _child(child, name)) is not None:
-            return found
-    return None
-
-
-# ------------------------------------------------------------------------------------------------------------- reading
-
-
-def read_machine(records: Records, info: RunInfo, store: Store) -> Machine:
-    """A run's books, as they are now.
-
-    Raises:
-        RunDamaged, CodeChanged: they can't be read, or don't fit the workflow as it is now.
-    """
-    journal = store.read(info.run_id, info.base)
-    return records.restore(info.run_id, info.base, journal, State(records.plan.state_type), patient=False).machine
-
-
-@attrs.frozen
-class Waits:
-    """Something that a run waits for: the step that does (``None``: any that takes the event), the classes that it
-    takes, and the event that asks."""
-
-    step: str | None
-    kinds: tuple[type[Event], ...]
-    requires: dict[str, Any]
-    question: Event | None
-    until: float | None
-
-
-def open_waits(machine: Machine, entries: Sequence[HistoryEntry]) -> list[Waits]:
-    """What a run waits for from outside, the oldest first."""
-    asked = {(one.fact.invocation, one.fact.waiter): one.fact for one in entries if isinstance(one.fact, WaitOpened)}
-    questions = list(machine.questions)
-    found: list[Waits] = []
-    waits = sorted((wait for some in machine.waits.open.values() for wait in some.values()), key=lambda one: one.order)
-    for wait in waits:
-        fact = asked.get((wait.invocation, wait.waiter))
-        question = None if fact is None else fact.question
-        if question is None and questions:
-            question = questions.pop(0)
-        timer = None if wait.timer is None else machine.timers.get(wait.timer)
-        step = machine.invocations[wait.invocation].lane.spec.name
-        until = None if timer is None else timer.at
-        found.append(Waits(step, (wait.event_type,), dict(wait.requirements), question, until))
-    from flowkit.events import HumanResponseEvent
-
-    answers = tuple(kind for kind in machine.plan.accepted if issubclass(kind, HumanResponseEvent))
-    found += [Waits(None, answers, {}, question, None) for question in questions if answers]
-    return found
-
-
-def read_history(workflow: Workflow, info: RunInfo, store: Store) -> list[HistoryEntry]:
-    """All that is stored of a run."""
-    return history_of(records_of(workflow), info.run_id, store.read(info.run_id))
-
-
 # -------------------------------------------------------------------------------------------------------------- owners
 
 
 def free_runs(store: Store, infos: Collection[RunInfo]) -> set[str]:
     """Those of these runs, none of them nested, that nobody alive drives."""
     free = {one.run_id for one in infos if one.owner is None or is_gone(one.owner)}
-    if len(free) < len(infos):
-        free |= {one.run_id for one in store.find(free_at=outside.current().time())}
+    owned = [one for one in infos if one.run_id not in free]
+    if owned:  # whose lease may be over: a process of another machine
+        statuses: set[Status] = {one.status for one in owned}
+        workflows = {one.workflow for one in owned}
+        found = store.find(free_at=outside.current().time(), statuses=statuses, workflows=workflows)
+        free |= {one.run_id for one in found}
     return free
 
 
