@@ -11,7 +11,7 @@ is told to a sender that waits, and logged by the owner.
 **Who looks.** A run gets its mail when it is opened. While runs are in memory, a thread (`_Watcher`, one for each
 tenant, from `INTERVAL` after the first run on) asks the store every `INTERVAL` seconds whether anything has changed:
 with SQLite one ``PRAGMA data_version``, some 5 µs, and if so a look into a table that is nearly always empty, some
-20 µs. The event loop has no part in it until there is a message: no timer, no callback, so that neither its work nor
+10 µs. The event loop has no part in it until there is a message: no timer, no callback, so that neither its work nor
 virtual time is disturbed. A message posted in the same process is told to whoever may want it at once
 (`tell_this_process`), and so is its sender of what becomes of it (`Sender`). A store that is of one process
 (``Store.shared``) isn't watched at all: a simulation stays as deterministic as it is, and knows when nothing can happen
