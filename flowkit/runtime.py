@@ -98,7 +98,8 @@ async def open_runtime(
     the runs that are under way; the next runtime goes on with them. (`Runtime.join` waits for them first.)
 
     Args:
-        store: where runs are kept. Several processes may share it.
+        store: where runs are kept. Several processes may share it: each looks four times a second, in a thread, whether
+            another has posted something to its runs (see `Runtime.send_event`).
         workflows: whose runs this runtime takes up. Runs of others are left alone.
         durability: ``"sync"``: nothing is done before what led to it is on disk. ``"async"``: it is done at once, and
             is on disk some milliseconds later; a crash may undo what was done last.

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -71,6 +72,33 @@ def test_send_to_a_run_that_is_busy_elsewhere(shop: Shop) -> None:
         assert (told.code, told.out) == (0, "Unrelated posted\n")
         assert "whoever drives it takes it" in told.err and "flowkit runs resume a --store runs.db" in told.err
         assert json.loads(shop.runs("send", "a", "Unrelated", "--wait", "0", "--json").out)["delivered"] is False
+
+
+def test_ctrl_c_takes_nothing_back(shop: Shop) -> None:
+    pytest.importorskip("pty")
+    arguments = [
+        "runs",
+        "send",
+        "a",
+        "Unrelated",
+        "--store",
+        "runs.db",
+        "--flow",
+        f"{shop.module}:Slow",
+        "--wait",
+        "600",
+    ]
+    with shop.owner("a=Slow", rests=False):
+        store = SQLiteStore(shop.store)
+        with Terminal(arguments, shop.path) as terminal:
+            deadline = time.monotonic() + 60
+            while not store.mail("a"):
+                assert time.monotonic() < deadline and terminal.process.poll() is None
+            terminal.type("\x03")
+            code, said = terminal.end()
+            assert (code, said.endswith("waited no longer; it is stored, and stays so\n")) == (130, True), said
+        assert len(store.mail("a")) == 1
+        store.close()
 
 
 def test_send_to_a_run_that_nobody_drives(shop: Shop, backend: str) -> None:

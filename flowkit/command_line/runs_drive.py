@@ -175,10 +175,14 @@ def _delivered(
     from flowkit.posting import is_delivered
 
     until = time.monotonic() + patience
-    while not is_delivered(opened.store, number, info.run_id, what, event):
-        if time.monotonic() >= until or not _anybody(opened):
-            return False
-        time.sleep(LOOK)
+    try:
+        while not is_delivered(opened.store, number, info.run_id, what, event):
+            if time.monotonic() >= until or not _anybody(opened):
+                return False
+            time.sleep(LOOK)
+    except KeyboardInterrupt:
+        say("\nwaited no longer; it is stored, and stays so")
+        raise click.exceptions.Exit(INTERRUPTED) from None
     return True
 
 
