@@ -14,6 +14,7 @@ from cli_runs import Told
 from runs_shop import Shop, shop
 from terminals import Terminal
 
+from flowkit.command_line import options
 from flowkit.sqlite_store import SQLiteStore
 
 __all__ = ["shop"]
@@ -179,7 +180,7 @@ def test_a_store_that_another_process_holds(shop: Shop, verb: str, monkeypatch: 
     """What changes something waits for it, and then says so; what only reads doesn't wait."""
     shop.start("a")
     shop.finish("b")
-    monkeypatch.setitem(SQLiteStore.__init__.__kwdefaults__, "busy_timeout", 0.1)  # 30 s
+    monkeypatch.setattr(options, "PATIENCE", 0.1)
     arguments = {
         "send": ["a", "Approved", "by=me"],
         "fork": ["a", "--after", "charge"],
