@@ -93,13 +93,15 @@ class Mailbox:
             self._watcher = _Watcher(self)
             self._watcher.start()
 
-    async def hand_out(self, driven: "Mapping[str, tuple[Addressee, Any]]") -> None:
-        """Give the runs that are driven here what has come for them."""
+    async def hand_out(
+        self, driven: "Mapping[str, tuple[Addressee, Any]]", limiter: anyio.CapacityLimiter | None
+    ) -> None:
+        """Give the runs that are driven here what has come for them. ``limiter`` is for the thread that reads it."""
         if not self._called:
             return
         self._called = False
         try:
-            messages = await anyio.to_thread.run_sync(self._store.mail)
+            messages = await anyio.to_thread.run_sync(self._store.mail, limiter=limiter)
         except Exception:
             logger.warning("the mail at %r could not be read", self._store, exc_info=True)
             return

@@ -49,6 +49,7 @@ class Tenant:
         self._entered = 0
         self._driven: dict[str, tuple[Driver, anyio.Event]] = {}  # by run id, each until it has left
         self._changing: anyio.Lock | None = None
+        self._limiter: anyio.CapacityLimiter | None = None  # its own: plain steps may hold all of the common one
         self._beating: tuple[anyio.CancelScope, anyio.Event] | None = None  # the event is set when it has stopped
 
     def now(self) -> float:
@@ -74,6 +75,7 @@ class Tenant:
             self._driven[log.run_id] = log, anyio.Event()
         if self._changing is None:
             self._changing = anyio.Lock()
+            self._limiter = anyio.CapacityLimiter(1)
         try:
             async with self._changing:
                 if self._beating is None:
@@ -110,7 +112,7 @@ class Tenant:
                 logger.warning("the lease at %r could not be given up; it ends by itself", self.store, exc_info=True)
 
     async def _beat(self) -> None:
-        await anyio.to_thread.run_sync(self._beat_until, self.now() + self.lease)
+        await anyio.to_thread.run_sync(self._beat_until, self.now() + self.lease, limiter=self._limiter)
 
     def _beat_until(self, until: float) -> None:
         self.store.open()
@@ -122,7 +124,7 @@ class Tenant:
                 next_beat = self._clock() + self.lease / 3
                 while True:
                     await self.mailbox.pause(next_beat - self._clock())
-                    await self.mailbox.hand_out(self._driven)
+                    await self.mailbox.hand_out(self._driven, self._limiter)
                     if self._clock() < next_beat:
                         continue
                     try:

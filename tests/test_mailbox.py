@@ -1,5 +1,6 @@
 """Events and cancellations get to runs that another runtime drives, exactly once, and to those that nobody drives."""
 
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from stored_flows import Approved, Ask, Charged, Patient, Question, Slow, WaitsForApproval, wall_clock
 
@@ -163,6 +165,34 @@ async def test_a_run_need_not_rest_to_take_it(store: Store, make: Callable[[], W
         await sender.send_event("a", Approved("you"))
         assert anyio.current_time() - began == pytest.approx(10, abs=0.2)
         assert await handler == "you"
+
+
+async def test_plain_steps_in_all_threads_hold_up_no_mail(store: Store) -> None:
+    """Nor the lease: those have a thread of their own."""
+    freed = threading.Event()
+
+    class Plain(Workflow):
+        @step
+        def work(self, ev: StartEvent) -> StopEvent:
+            assert freed.wait(60)
+            return StopEvent()
+
+    async with open_runtime(store=store, workflows=[Patient(), Plain()]) as runtime:
+        handler = await runtime.run("Patient", run_id="a")
+        common = anyio.to_thread.current_default_thread_limiter()
+        before, common.total_tokens = common.total_tokens, 1
+        try:
+            plain = await runtime.run("Plain")
+            while not common.borrowed_tokens:
+                await anyio.lowlevel.checkpoint()
+            letter = records_of(Patient()).fact(EventSent(0.0, None, Approved(), None))
+            assert store.post("a", letter, 0.0) is not None
+            tell_this_process()
+            assert await handler == []
+        finally:
+            freed.set()
+            common.total_tokens = before
+        await plain
 
 
 async def test_what_is_seen_twice_is_entered_once(store: Store) -> None:
