@@ -297,6 +297,35 @@ def test_resume_in_a_terminal(shop: Shop) -> None:
         assert (code, "book shipped" in said) == (0, True)
 
 
+def test_resume_all_asks_in_a_terminal(shop: Shop) -> None:
+    """One after the other, those that wait for an answer; Ctrl-D leaves one as it is, Ctrl-C the rest."""
+    pytest.importorskip("pty")
+    for run_id in ("a", "b", "c"):
+        shop.start(run_id, f"item={run_id}")
+    shop.start("d", flow="outer")
+    flows = [part for name in ("Order", "outer") for part in ("--flow", f"{shop.module}:{name}")]
+    arguments = ["runs", "resume", "--all", "--store", "runs.db", "--quiet", *flows]
+    with Terminal(arguments, shop.path) as terminal:
+        assert "a (Order): waits\nb (Order): waits\nc (Order): waits\nd (Outer): waits\n" in terminal.read_until(
+            "run a\n"
+        )
+        terminal.read_until("by (str): ")
+        terminal.type("me\n")
+        terminal.read_until("ok (bool) [True]: ")
+        terminal.type("\n")
+        terminal.read_until("a shipped")
+        terminal.read_until("? ship the b?")
+        terminal.read_until("by (str): ")
+        terminal.type("\x04")
+        terminal.read_until("run b waits for an answer")
+        terminal.read_until("? ship the c?")
+        terminal.read_until("by (str): ")
+        terminal.type("\x03")
+        code, said = terminal.end()
+        assert (code, "run c is suspended, nothing is lost" in said, "go?" in said) == (130, True, False), said
+    assert [status(shop, run_id) for run_id in "abcd"] == ["finished", "waiting", "waiting", "waiting"]
+
+
 def test_resume_all_is_left_by_ctrl_c(shop: Shop, backend: str) -> None:
     pytest.importorskip("pty")
     with shop.owner("a=Slow", rests=False):

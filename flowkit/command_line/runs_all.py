@@ -1,20 +1,27 @@
-"""``flowkit runs resume --all``: every unfinished run of some workflows goes on, until each has ended or waits."""
+"""``flowkit runs resume --all``: every unfinished run of some workflows goes on, until each has ended or waits.
 
+They go on at the same time. In a terminal, those that then wait for an answer are asked for it, one after the other.
+"""
+
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
 
+from flowkit.command_line.driving import Place, drive
+from flowkit.command_line.driving import told as told_ending
 from flowkit.command_line.exits import DONE, FAILED, INTERRUPTED, STORE_UNUSABLE, WAITING, code_of, line_of, one_of
 from flowkit.command_line.options import workflows_of
-from flowkit.command_line.output import plain, say, tell, tell_json
+from flowkit.command_line.output import is_terminal, plain, say, tell, tell_json
 from flowkit.command_line.progress import progress_for
 from flowkit.command_line.stored import Opened, free_runs
+from flowkit.command_line.stored_books import open_waits, read_machine
 from flowkit.errors import WorkflowCancelled, WorkflowError, shown
 from flowkit.handler import Handler
 from flowkit.runtime import open_runtime
 from flowkit.store import RunInfo
-from flowkit.workflow import check_wiring
+from flowkit.workflow import Workflow, check_wiring, records_of
 
 __all__ = ["resume_all"]
 
@@ -54,7 +61,36 @@ def resume_all(store: str | None, flows: Sequence[str], backend: str, *, quiet: 
         if not told:
             say(f"nothing to go on with in {opened.path}")
     codes = [code for code, _, _ in told]
+    if not as_json and is_terminal(sys.stdin) and WAITING in codes:
+        waiting = [one for one, code in zip(mine, codes, strict=True) if code == WAITING]
+        codes = [code for code in codes if code != WAITING]
+        for info in waiting:
+            codes.append(_asked(store, info, workflows[info.workflow], backend, quiet=quiet))
+            if codes[-1] == INTERRUPTED:
+                return INTERRUPTED
     return next((code for code in (FAILED, STORE_UNUSABLE, WAITING) if code in codes), DONE)
+
+
+def _asked(store: str | None, info: RunInfo, flow: tuple[str, Workflow], backend: str, *, quiet: bool) -> int:
+    """Have a run that waits for an answer asked for it; the exit code."""
+    named, workflow = flow
+    with Opened(store) as opened:
+        after = opened.info(info.run_id)
+        if after.status != "waiting" or not _wants_answer(opened, after, workflow):
+            return WAITING
+        say(f"run {info.run_id}")
+        ending = drive(
+            workflow, lambda: workflow.run(store=opened.store, run_id=info.run_id), backend=backend, quiet=quiet
+        )
+    return told_ending(ending, Place(named, opened.path))
+
+
+def _wants_answer(opened: Opened, info: RunInfo, workflow: Workflow) -> bool:
+    """Whether somebody could answer it, or a run nested in it; it may wait for its time only."""
+    if any(one.status == "waiting" for one in opened.store.find(parent=info.run_id)):
+        return True
+    machine = read_machine(records_of(workflow), info, opened.store)
+    return bool(open_waits(machine, ()))
 
 
 async def _drive(

@@ -402,7 +402,7 @@ def resume(
     does.
 
     With --all, every unfinished run of the given workflows that nobody drives goes on at the same time, until each has
-    ended or waits; no questions are asked.
+    ended or waits. In a terminal, those that wait for an answer are asked for it then, one after the other.
     """
     if everything is (run_id is not None):
         raise click.UsageError("name a run, or write --all")
