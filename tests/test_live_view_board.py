@@ -319,7 +319,7 @@ class Talking(Workflow):
         for word in ["once", "upon", "a", "time"]:
             ctx.write_event_to_stream(Text(piece=f"{word} "))
             await anyio.sleep(0.1)
-        for n in range(3):
+        for n in range(9):
             ctx.write_event_to_stream(Item(n=n))
         await anyio.sleep(10)
         ctx.write_event_to_stream(Item(n=3))
@@ -331,7 +331,9 @@ async def test_events_in_quick_succession_share_a_line() -> None:
     await Talking(instruments=[board]).run()
     assert [(round(row.offset, 1), row.text, row.tail) for row in frame_of(board).log] == [
         (0.3, "once upon a time ", True),
-        (0.4, "3 events, last Item(n=2)", False),
+        (0.4, "Item(n=0)", False),
+        (0.4, "Item(n=1)", False),
+        (0.4, "7 events, last Item(n=8)", False),
         (10.4, "Item(n=3)", False),
     ]
 

@@ -89,6 +89,7 @@ async def seen(width: int, *, height: int = 24, signs: Signs = UNICODE, after: f
 async def test_a_frame_of_40_columns() -> None:
     assert await seen(39) == [
         "● Answers  7.1 s  1m23s left  run r1",
+        "  step    state       queue",
         "✓ plan    done",
         "● ask     8/8 0.8 s     389 102/500",
         "  └ attempt 2 in 1.2 s, after OSError:…",
@@ -248,7 +249,7 @@ def test_wide_characters_take_two_cells() -> None:
 def test_states_are_told_in_words_that_fit(changes: dict[str, Any], words: str, short: str) -> None:
     frame = of_steps(["ask"], **changes)
     assert [at(laid_out(frame, width, 24, UNICODE))[-9][6:29].strip() for width in (119,)] == [words]
-    assert at(laid_out(frame, 50, 24, UNICODE))[1][6:17].strip() == short
+    assert at(laid_out(frame, 50, 24, UNICODE))[2][6:17].strip() == short
 
 
 async def test_the_summary_has_the_totals_of_what_was_used() -> None:
@@ -269,7 +270,7 @@ async def test_the_summary_has_the_totals_of_what_was_used() -> None:
         "✓ check     500                         0 ms    0 ms",
         "✓ combine     1     1                   0 ms    0 ms",
     ]
-    assert at(summary_of(frame_of(board), 39, UNICODE))[2] == "✓ ask       500         508 ms   4m14s"
+    assert at(summary_of(frame_of(board), 39, UNICODE))[3] == "✓ ask       500         508 ms   4m14s"
 
 
 async def test_the_summary_of_a_failure_names_it() -> None:
@@ -284,6 +285,7 @@ async def test_the_summary_of_a_failure_names_it() -> None:
         await Broken(instruments=[board]).run()
     assert at(summary_of(frame_of(board), 39, UNICODE)) == [
         "✗ Broken  failed after 1.5 s: step go:…",
+        "  step    in failed    mean   total",
         "✗ go     1      1   1.5 s   1.5 s",
         "  └ ValueError: no luck",
     ]

@@ -8,8 +8,8 @@ however long the runs are and however many there were, and what is kept doesn't 
   outermost run. So there are as many groups as a program has workflows and places that start them.
 * A group has a **tally** for each of its steps. Only what is under way is kept one by one: attempts, waits, retries.
   Errors are kept as texts, made when they are told: their ``__str__`` may be anybody's.
-* The **notes** are the last things worth a line. Events of one type that a step shows in quick succession (a text,
-  token by token) share one.
+* The **notes** are the last things worth a line. Many events of one type that a step shows in quick succession (a
+  text, token by token) share one.
 
 **The books balance.** Of everything a step was given, `Tally.given`, each is in one of the other columns:
 ``queued + running + waiting + retrying + done + failed + dropped``. When all runs have ended the first four are zero.
@@ -366,25 +366,28 @@ class Board(Instrument):
         text: str = "",
     ) -> None:
         offset = max(0.0, self.clock() - live.zero)
-        notes = self.notes
-        for back in range(1, min(len(notes), 4) + 1):
-            note = notes[-back]
-            if (
-                note.kind == kind
-                and note.step == step
-                and note.group is live.group
-                and type(note.event) is type(event)
-                and note.text == text
-                and offset - note.offset < QUICK
-                and kind in ("shown", "retried", "failed")
-            ):
-                del notes[-back]
-                note.event, note.offset = event, offset
-                note.times += 1
-                note.pieces = (note.pieces + _piece(event))[-LONGEST:]
-                notes.append(note)
-                return
-        notes.append(Note(kind, offset, live.group, step, event, text, pieces=_piece(event)))
+        piece = _piece(event)
+        like = [
+            note
+            for note in islice(reversed(self.notes), 4)
+            if note.kind == kind
+            and note.step == step
+            and note.group is live.group
+            and type(note.event) is type(event)
+            and note.text == text
+            and offset - note.offset < QUICK
+            and kind in ("shown", "retried", "failed")
+        ]
+        # Two or three different events have a line each; when they come in a stream the last line is theirs.
+        if like and (len(like) > 2 or like[0].times > 1 or piece or kind != "shown"):
+            note = like[0]
+            self.notes.remove(note)
+            note.event, note.offset = event, offset
+            note.times += 1
+            note.pieces = (note.pieces + piece)[-LONGEST:]
+            self.notes.append(note)
+        else:
+            self.notes.append(Note(kind, offset, live.group, step, event, text, pieces=piece))
 
 
 def _piece(event: Event | None) -> str:

@@ -100,7 +100,7 @@ def laid_out(frame: Frame, width: int, height: int, signs: Signs) -> list[Text]:
     """The lines of a display of at most ``height`` lines."""
     width = min(max(width, NARROWEST), WIDEST)
     columns = Columns.of(frame, width)
-    heading = columns.heading() if width >= 56 and height >= 8 else None
+    heading = columns.heading() if height >= 8 else None
     room = max(1, height - (heading is not None) - (1 if frame.log else 0))
     part = fitted(frame, room, LOG)
     lines = [_line(row, columns, width, signs) for row in part.rows]
@@ -121,7 +121,7 @@ def summary_of(frame: Frame, width: int, signs: Signs) -> list[Text]:
     rows = summed(frame.rows)
     columns = Columns.of(attrs.evolve(frame, rows=rows, has_bars=False), width, totals=True)
     lines: list[Text] = []
-    headed = width < 56
+    headed = False
     for row in rows:
         if not headed and isinstance(row, StepRow):
             lines.append(columns.heading())
