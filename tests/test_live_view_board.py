@@ -24,7 +24,7 @@ from flowkit import (
 )
 from flowkit.instruments import ObservedRun
 from flowkit.live_view.board import NOTES
-from flowkit.live_view.frame import frame_of
+from flowkit.live_view.frame import StepRow, frame_of
 from flowkit.retry_policy import ConstantDelayRetryPolicy
 
 
@@ -255,6 +255,8 @@ async def test_nested_runs_of_one_step_are_a_group() -> None:
             "  Child in work x3: running 3 running",
             "  - look: running",
         ]
+        look = frame_of(board).rows[4]
+        assert isinstance(look, StepRow) and (look.running, look.workers) == (3, 12)  # each run has four
         await anyio.sleep(1)
         assert rows_of(board)[3] == "  Child in work x6: running 3 running, 2 finished, 1 failed"
         await handler

@@ -150,9 +150,8 @@ def _add_group(rows: list[Row], group: Group, depth: int, now: float) -> int:
     for each in group.inner.values():
         inner.setdefault(each.via, []).append(each)
     best = FIRST if group.live and not depth else ENDED
-    is_live = bool(group.live)
     for tally in group.tallies.values():
-        row = _step_row(tally, depth, now, is_live=is_live)
+        row = _step_row(tally, depth, now, len(group.live))
         rows.append(row)
         rows.extend(_details(tally, depth, now))
         best = min(best, row.rank)
@@ -204,8 +203,8 @@ def _ended_row(group: Group, depth: int, name: str, ended: list[str], rank: int)
 # -------------------------------------------------------------------------------------------------------------- steps
 
 
-def _step_row(tally: Tally, depth: int, now: float, *, is_live: bool) -> StepRow:
-    state, age = _state(tally, now, is_live=is_live)
+def _step_row(tally: Tally, depth: int, now: float, runs: int) -> StepRow:
+    state, age = _state(tally, now, is_live=runs > 0)
     retry = tally.next_retry
     bar: tuple[int, int] | None = None
     if tally.goal > 1 and (tally.members or not tally.is_active):
@@ -218,7 +217,7 @@ def _step_row(tally: Tally, depth: int, now: float, *, is_live: bool) -> StepRow
         name=harmless(tally.name),
         state=state,
         running=tally.running,
-        workers=tally.workers,
+        workers=tally.workers * max(1, runs),  # each run has its own
         waiting=tally.waiting,
         retrying=len(tally.retrying),
         age=age,
