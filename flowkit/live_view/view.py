@@ -2,11 +2,12 @@
 
 **Who does what.** Instruments are called in the event loop's thread: there the board is kept up to date, under a lock,
 which all in all costs some 3 µs for an event. A thread of the view draws, ten times a second at most, and less often
-where drawing takes long, so that it takes a twentieth of a processor at most, or draws every two seconds. It isn't a task of the loop,
-because then the display would stand still whenever a step blocks the loop, which is when one wants to look at it; and
-not the instrument's calls, because time goes by between them, too. It takes what is to be seen under the board's lock
-(a fraction of a millisecond), and lays it out and writes it without: a terminal that takes nothing (Ctrl-S) holds up
-nobody but the thread. Plain lines are written in the loop's thread, as ``print`` would: so none is late.
+where drawing takes long, so that it takes a twentieth of a processor at most, or draws every two seconds. It isn't a
+task of the loop, because then the display would stand still whenever a step blocks the loop, which is when one wants to
+look at it; and not the instrument's calls, because time goes by between them, too. It takes what is to be seen under
+the board's lock (a fraction of a millisecond), and lays it out and writes it without: a terminal that takes nothing
+(Ctrl-S) holds up nobody but the thread. Plain lines are written in the loop's thread, as ``print`` would: so none is
+late.
 
 **What steps print** is collected, and written above the display when it is drawn next: printing costs an append, and
 the display isn't drawn again for each line. What is printed through the view's own rich console comes there, too.
