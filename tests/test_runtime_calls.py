@@ -154,6 +154,7 @@ async def test_a_fork_and_its_original_go_their_own_ways() -> None:
         fork = await runtime.fork("a", after="note", new_id="b")
         await runtime.send_event("a", Charged("original"))
         await runtime.send_event("b", Charged("fork"))
+        await runtime.join()
         for one in "ba":
             await runtime.send_event(one, Approved())
         assert (await handler, await fork) == (["first", "original"], ["first", "fork"])
@@ -184,9 +185,10 @@ async def test_a_fork_of_a_fork_survives_a_restart() -> None:
         await runtime.fork("b", after="two", new_id="c")
     workflow.done.clear()
     async with open_runtime(store=store, workflows=[workflow]) as runtime:
-        assert await runtime.handler("c") == ("pen", ["one", "two", "three"])
-        assert workflow.done[-1] == "three"
-        assert "one" not in workflow.done
+        # a step that was cut off between its write and its return writes again
+        item, done = await runtime.handler("c")
+        assert (item, done[:3], set(done[2:])) == ("pen", ["one", "two", "three"], {"three"})
+        assert set(workflow.done) == {"three"}
         assert await runtime.handler("b") == ("pen", ["one", "two", "three"])
 
 

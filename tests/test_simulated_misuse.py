@@ -248,7 +248,7 @@ BLOCKED = (
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "PATIENCE", 0.05)
+    monkeypatch.setattr(threads, "PATIENCE", 0.3)
 
 
 class Held:
@@ -340,9 +340,10 @@ def test_an_async_step_that_spins_where_ctrl_c_is_ignored(handler: Any) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("impatient")
 @each_backend
-def test_a_thread_that_is_released_too_late_does_nothing_in_the_next_run(backend: str, held: Held) -> None:
+def test_a_thread_that_is_released_too_late_does_nothing_in_the_next_run(
+    backend: str, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
     after: list[Any] = []
 
     def wait(ctx: Context) -> None:
@@ -360,7 +361,8 @@ def test_a_thread_that_is_released_too_late_does_nothing_in_the_next_run(backend
 
     class Late(Event): ...
 
-    with pytest.raises(Blocked):
+    with monkeypatch.context() as patch, pytest.raises(Blocked):
+        patch.setattr(threads, "PATIENCE", 0.05)
         testing.simulate(flow_of(wait), backend=backend)
     assert testing.simulate(flow_of(slow), backend=backend).duration == 1
     held.join()

@@ -70,7 +70,7 @@ def drawn(strategy: st.SearchStrategy[Any], count: int = 100) -> list[Any]:
 
 def simplest(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool] = lambda event: True) -> Any:
     phases = [Phase.generate, Phase.shrink]
-    quick = settings(max_examples=1000, derandomize=True, database=None, phases=phases, deadline=None)
+    quick = settings(max_examples=10_000, derandomize=True, database=None, phases=phases, deadline=None)
     return find(strategy, condition, settings=quick)
 
 
@@ -772,7 +772,8 @@ def test_shapes(row: Shape) -> None:
         assert event == event
         if row.stored:
             assert codec.decode(codec.encode(event)) == event
-    assert [number for number, condition in enumerate(row.finds) if not any(map(condition, found))] == []
+    for condition in row.finds:  # what Hypothesis draws depends on the modules there are: it may need more examples
+        assert any(map(condition, found)) or condition(simplest(events(row.of), condition))
     assert repr(simplest(events(row.of))) == row.simplest
 
 

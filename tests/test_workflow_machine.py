@@ -231,7 +231,7 @@ def test_schedules_are_drawn_too(backend: Any) -> None:
 
     Orders.backend = backend
     check(Orders)
-    assert len(orders) > 3
+    assert len(orders) > 1
 
 
 @each_backend
