@@ -31,7 +31,8 @@ class Route:
 
 @attrs.define(eq=False)
 class Plan:
-    """Steps and routes of one workflow. Nothing changes after construction but the cache of routes."""
+    """Steps and routes of one workflow. Nothing changes after construction but what is kept once it has been found:
+    routes, reach, and whether the wiring was checked and is sound, without or with events from outside."""
 
     name: str
     steps: tuple[StepSpec, ...]
@@ -47,6 +48,7 @@ class Plan:
     index: Mapping[str, int]
     reach: dict[str, tuple[str, ...]]
     where: str | None = None
+    sound: set[bool] = attrs.field(factory=set[bool])
 
     @classmethod
     def of(cls, name: str, specs: Iterable[StepSpec], *, where: str | None = None) -> "Plan":

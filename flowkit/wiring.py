@@ -15,8 +15,12 @@ def faults(plan: Plan, *, driven_outside: bool = False) -> list[WorkflowValidati
     """All faults of the wiring, in the order of the steps.
 
     ``driven_outside``: events may come from ``handler.send_event``, so one that no step makes is no fault.
+
+    A sound plan is looked at once, for all instances of its class: many programs make one for each run.
     """
-    return [
+    if driven_outside in plan.sound:
+        return []
+    found = [
         *_ends(plan),
         *_events(plan, driven_outside),
         *_erased(plan),
@@ -25,6 +29,9 @@ def faults(plan: Plan, *, driven_outside: bool = False) -> list[WorkflowValidati
         *_state(plan),
         *_starts_of_resources(plan),
     ]
+    if not found:
+        plan.sound.add(driven_outside)
+    return found
 
 
 def _fault(plan: Plan, spec: StepSpec | None, problem: str, cure: str, kind: str) -> WorkflowValidationError:

@@ -1,6 +1,6 @@
 """The wiring: what is right, and all that is wrong with it, told in one error before anything runs."""
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import pytest
@@ -19,7 +19,9 @@ from flowkit import (
     WorkflowValidationError,
     catch_error,
     step,
+    wiring,
 )
+from flowkit.plan import Plan
 
 
 class Part(Event):
@@ -489,6 +491,45 @@ def a_child_among_several() -> None:
     workflow = Flow()
     workflow.add_workflows(one=Joke(), two=Joke())
     workflow.validate()
+
+
+def test_a_sound_class_is_looked_at_once_and_a_faulty_one_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Outside(Workflow):
+        """Sound only where events come from outside."""
+
+        @step
+        async def begin(self, ev: StartEvent) -> None: ...
+
+        @step
+        async def end(self, ev: Part) -> StopEvent:
+            return StopEvent()
+
+    class Sound(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    looks: list[str] = []
+    look = wiring._ends
+
+    def counted(plan: Plan) -> Any:
+        looks.append(plan.name)
+        return look(plan)
+
+    monkeypatch.setattr(wiring, "_ends", counted)
+    for _ in range(3):
+        Sound().validate()
+        Outside(stalled="wait").validate()
+        with pytest.raises(InvalidWorkflow):
+            Outside().validate()
+    assert looks == ["Sound", "Outside", "Outside", "Outside", "Outside"]
+
+    @step(workflow=Sound)
+    async def late(ev: Part) -> StopEvent:
+        return StopEvent()
+
+    with pytest.raises(InvalidWorkflow, match=r"Sound\.late"):
+        Sound().validate()
 
 
 @misuse(WorkflowValidationError, "Workflow has joke=Joke in add_workflows: give a workflow instance.")
