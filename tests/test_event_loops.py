@@ -29,7 +29,7 @@ from flowkit import (
     step,
 )
 from flowkit.retry_policy import ConstantDelayRetryPolicy
-from flowkit.testing.virtual_time import VirtualLoop, run_virtual
+from flowkit.testing.virtual_time import VirtualLoop, run_virtual, virtual_backend
 
 
 class Item(Event):
@@ -269,6 +269,6 @@ def test_a_stored_run_needs_nothing_of_anyio_run(inline: bool) -> None:
         assert [type(event) async for event in handler.stream_events()] == [StopEvent] * 3
         return await handler
 
-    virtual = VirtualLoop(time.perf_counter)
-    with asyncio.Runner(loop_factory=lambda: virtual) as runner:
+    _, options = virtual_backend("asyncio", wall=time.perf_counter)
+    with asyncio.Runner(loop_factory=options["loop_factory"]) as runner:
         assert runner.run(main()) == 2
