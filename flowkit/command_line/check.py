@@ -108,7 +108,8 @@ def check(
 
     KEY=VALUE are the fields of the start event, as for `flowkit run`. Without any, a few are drawn from their types.
 
-    Simulated steps can't reach the outside: name a function that returns the workflow with fakes.
+    Simulated steps get no network and no processes, but the files that they write are real: name a function that
+    returns the workflow with fakes.
     """
     from flowkit.command_line.loading import load_with_maker
     from flowkit.errors import InvalidWorkflow
