@@ -109,7 +109,7 @@ class Handler(InNotebooks):
     @uninterrupted
     async def _outcome(self) -> Any:
         run = self._run
-        if run.machine.stepwise:
+        if run.machine.stepwise or run.log is not None:  # a stored one may have begun stepwise
             run.run_freely()
         try:
             if not run.claimed:
@@ -307,7 +307,7 @@ class Handler(InNotebooks):
 
         Send back those that shall go on, by ``handler.ctx.send_event``; the others are dropped. An empty list means
         that nothing is left to do: the run has ended, or waits for somebody outside. Awaiting the handler runs the
-        rest freely.
+        rest freely. In a run that goes on from its store the first call gives what was held back, and runs nothing.
 
         Raises:
             WrongCall: the run isn't stepwise.

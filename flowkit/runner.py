@@ -65,6 +65,7 @@ class Run(Nesting):
         "_began",
         "_done",
         "_driver",
+        "_unheld",
         "_unseen",
         "claimed",
         "deadline",
@@ -118,6 +119,7 @@ class Run(Nesting):
         self.warnings: list[Warning] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
+        self._unheld = False  # no event is held back, however the run began
         self._unseen = False  # a step's events have not been handed out yet
         self._began: anyio.Event | None = None
         self._done: anyio.Event | None = None
@@ -373,7 +375,10 @@ class Run(Nesting):
             self.abandon(error, stored=False)  # its start event can't be stored: nothing of it is
             return
         if self.machine.stepwise:
-            self._chosen = list(self.machine.held)
+            self._chosen = [one for one, held in self.machine.held.items() if held.event is self.machine.start_event]
+            self._unseen = start is None and not self._chosen
+            if self._unheld:
+                self.run_freely()
         early, self._early = self._early, None
         for event, step in early or ():
             if self.machine.outcome is None:
@@ -564,23 +569,30 @@ class Run(Nesting):
     # ------------------------------------------------------------------------------------------------------ stepwise
 
     async def step(self) -> list[Event]:
-        """Release the events that were sent since, let every ready step run to its end, and give what was produced."""
+        """Release the events that were sent since, let every ready step run to its end, and give what was produced.
+
+        Where nobody has seen what was produced before (the call was cancelled, the run goes on from its store), that is
+        given first.
+        """
         if self._rested is not None:
             raise WrongCall("run_step()", "is already running", "await it before calling it again")
-        machine = self.machine
         self._rested = rested = anyio.Event()
         try:
-            if not self.begun and not self.settled:
-                self._began = anyio.Event()
-                await self._began.wait()
+            if self._unseen or not self.begun:
+                await self.come_up()  # what is taken up is a machine of its own
                 self._rested = rested = anyio.Event()
+            machine = self.machine
             if machine.outcome is None:
-                if not self._unseen:
+                if not machine.stepwise:
+                    cure = "await it, or start a new one with run(stepwise=True)"
+                    raise WrongCall("run_step()", f"needs a stepwise run, which {self.run_id!r} didn't begin as", cure)
+                is_busy = bool(machine.busy or machine.retrying)
+                if not self._unseen or not (is_busy or self._offered()):
                     self._unseen = True
                     chosen, self._chosen = self._chosen or (), None
                     self.apply(Stepped(self._now(), tuple(chosen)))
-                elif not (machine.busy or machine.retrying):
-                    rested.set()  # the call before was cancelled, and nobody has seen what its step produced
+                elif not is_busy:
+                    rested.set()
                 await rested.wait()
         finally:
             if self._rested is rested:
@@ -589,7 +601,11 @@ class Run(Nesting):
             await self.join()
             return []
         self._unseen = False
-        return [held.event for held in machine.held.values()]
+        return self._offered() or (await self.step() if self._chosen else [])  # sent from outside meanwhile
+
+    def _offered(self) -> list[Event]:
+        """The events that are held back, but those that were sent on."""
+        return [held.event for number, held in self.machine.held.items() if number not in (self._chosen or ())]
 
     def run_freely(self) -> None:
         """End stepwise execution: from here on events go where they belong by themselves."""
@@ -598,4 +614,4 @@ class Run(Nesting):
             # What nobody was shown, nobody can have meant to drop.
             self.apply(StepwiseEnded(self._now(), tuple(self.machine.held if self._unseen else chosen)))
         else:
-            self.machine.stepwise = False
+            self._unheld, self.machine.stepwise = True, False

@@ -1,5 +1,8 @@
 """`run(stepwise=True)`: the caller lets the run advance, and decides which events go on."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -15,9 +18,13 @@ from flowkit import (
     Workflow,
     WorkflowCancelledByUser,
     WorkflowRuntimeError,
+    WrongCall,
     step,
 )
+from flowkit.memory_store import MemoryStore
 from flowkit.retry_policy import ConstantDelayRetryPolicy
+from flowkit.sqlite_store import SQLiteStore
+from flowkit.store import Store
 
 
 class Joke(Event):
@@ -310,3 +317,111 @@ async def test_a_stepwise_run_can_be_cancelled_between_steps() -> None:
     await handler.cancel_run()
     with pytest.raises(WorkflowCancelledByUser):
         await handler
+
+
+# --------------------------------------------------------------------------------------------- goes on from a store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "runs.db")
+    yield store
+    store.close()
+
+
+async def suspended(store: Store, *, stepwise: bool, size: int = 3) -> None:
+    """A run that was left after its first step, or while that is at work."""
+    with anyio.move_on_after(0.5):
+        async with FanFlow().run(store=store, run_id="a", stepwise=stepwise, size=size) as handler:
+            if stepwise:
+                await handler.run_step()
+            await anyio.sleep(1)
+
+
+async def test_what_was_held_back_is_given_first_when_the_run_goes_on(store: Store) -> None:
+    await suspended(store, stepwise=True)
+    workflow = FanFlow()
+    handler = workflow.run(store=store, run_id="a", stepwise=True)
+    produced = await handler.run_step()
+    assert produced == [Part(0), Part(1), Part(2)]
+    assert workflow.started == []
+    for event in produced[:2]:
+        handler.ctx.send_event(event)
+    summed, last = await rounds(handler)
+    assert (set(summed), last) == ({Sum(0), Sum(10)}, [StopEvent(result=[0, 10])])
+    assert await handler == [0, 10]
+    assert sorted(workflow.started) == ["join", "work 0", "work 1"]
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+async def test_a_run_that_goes_on_and_is_awaited_runs_freely_and_drops_nothing(store: Store, stepwise: bool) -> None:
+    await suspended(store, stepwise=True)
+    with anyio.fail_after(10):
+        assert await FanFlow().run(store=store, run_id="a", stepwise=stepwise) == [0, 10, 20]
+
+
+async def test_a_run_that_had_not_begun_its_first_step_begins_with_it(store: Store) -> None:
+    with anyio.move_on_after(0.5):
+        async with FanFlow().run(store=store, run_id="a", stepwise=True, size=2):
+            await anyio.sleep(1)
+    workflow = FanFlow()
+    handler = workflow.run(store=store, run_id="a", stepwise=True)
+    assert await handler.run_step() == [Part(0), Part(1)]
+    assert workflow.started == ["fan"]
+    await handler.cancel_run()
+
+
+async def test_a_step_that_was_cut_off_starts_again_in_the_first_call(store: Store) -> None:
+    with anyio.move_on_after(0.5):
+        async with FanFlow().run(store=store, run_id="a", stepwise=True, size=2) as handler:
+            for event in await handler.run_step():
+                handler.ctx.send_event(event)
+            await handler.run_step()
+    handler = FanFlow().run(store=store, run_id="a", stepwise=True)
+    summed, last = await rounds(handler)
+    assert (set(summed), last) == ({Sum(0), Sum(10)}, [StopEvent(result=[0, 10])])
+    await handler
+
+
+async def test_a_stored_run_that_has_ended_has_no_more_steps(store: Store) -> None:
+    assert await FanFlow().run(store=store, run_id="a", size=2) == [0, 10]
+    handler = FanFlow().run(store=store, run_id="a", stepwise=True)
+    with anyio.fail_after(10):
+        assert await handler.run_step() == []
+    assert await handler == [0, 10]
+
+
+async def test_a_stored_run_that_did_not_begin_stepwise_has_no_steps(store: Store) -> None:
+    await suspended(store, stepwise=False)
+    handler = FanFlow().run(store=store, run_id="a", stepwise=True)
+    with anyio.fail_after(10):
+        with pytest.raises(WrongCall, match=r"run_step\(\) needs a stepwise run, which 'a' didn't begin as: await it"):
+            await handler.run_step()
+    assert await handler == [0, 10, 20]
+
+
+async def test_an_event_from_outside_goes_on_by_itself_and_once() -> None:
+    class Flow(Workflow):
+        taken = 0
+
+        @step
+        async def work(self, ev: StartEvent) -> None:
+            await anyio.sleep(2)
+
+        @step
+        async def take(self, ev: Part) -> StopEvent:
+            self.taken += 1
+            return StopEvent(result=ev.n)
+
+    workflow = Flow(stalled="wait")
+    handler = workflow.run(stepwise=True)
+    async with anyio.create_task_group() as tasks:
+
+        async def send() -> None:
+            await anyio.sleep(1)
+            handler.send_event(Part(5))
+
+        tasks.start_soon(send)
+        assert await rounds(handler) == [[StopEvent(result=5)]]
+    assert await handler == 5
+    assert workflow.taken == 1
