@@ -345,7 +345,7 @@ class RunLog:
             return None
         payloads, self._pending = self._pending, []
         status = self._has_status or self._status()
-        if not payloads and status == self._last and not self._refused:
+        if not payloads and status == self._last and not (self._refused or self._taken):
             return None
         first = self._length
         if self._facts >= SNAPSHOT_AFTER and self._bytes >= self._books and self._stopped == "no":
@@ -435,6 +435,7 @@ class RunLog:
     def took(self, number: int) -> None:
         """What has just been added is what a message stood for."""
         self._taken.append(number)
+        self._queue()
 
     def refuse(self, number: int, why: str) -> None:
         """The run can't take a message."""

@@ -67,6 +67,7 @@ class Mailbox:
         self._store = store
         self._backend = backend
         self._called = False
+        self._failed = False  # to read it: that is tried again, as nobody would call for the same mail twice
         self._woken: anyio.Event | None = None
         self._watcher: _Watcher | None = None
         with _lock:
@@ -86,9 +87,10 @@ class Mailbox:
         watches = self._watcher is not None or not self._store.shared
         self._woken = anyio.Event()
         if not self._called:
-            with anyio.move_on_after(min(seconds, math.inf if watches else INTERVAL)):
+            with anyio.move_on_after(min(seconds, math.inf if watches and not self._failed else INTERVAL)):
                 await self._woken.wait()
         self._woken = None
+        self._called = self._called or self._failed
         if not watches and not self._called:
             self._watcher = _Watcher(self)
             self._watcher.start()
@@ -103,8 +105,11 @@ class Mailbox:
         try:
             messages = await anyio.to_thread.run_sync(self._store.mail, limiter=limiter)
         except Exception:
-            logger.warning("the mail at %r could not be read", self._store, exc_info=True)
+            if not self._failed:
+                logger.warning("the mail at %r could not be read", self._store, exc_info=True)
+            self._failed = True
             return
+        self._failed = False
         are_strangers = False
         for message in messages:
             found = driven.get(message.run_id)
@@ -327,7 +332,10 @@ class Letters:
             grown = [log for log, added in run.records().items() if added > before.get(log, 0)]
             if grown:  # whatever follows from it, it has been entered
                 del self._waiting[number]
-                grown[0].took(number)
+                here = next((log for log in grown if log.tenant.store is self._log.tenant.store), None)
+                if here is None:
+                    grown[0].tenant.writer.flush_now()  # there first: what is entered twice is better than what is lost
+                (here or self._log).took(number)
 
     def _refuse(self, number: int, why: str, about: Any) -> None:
         if self._waiting.pop(number, None) is None:

@@ -174,10 +174,10 @@ def is_delivered(store: Store, number: int, run_id: str, what: str, event: Event
         CodeChanged: its owner can't read it, or knows no such step.
         RunDamaged: the run was set aside first.
     """
-    message = store.message(number)
     info = store.info(run_id)
     if info is None:
         raise UnknownRun(run_id)
+    message = store.message(number)  # after that: what a run hasn't taken when it has ended, it never will
     if message is None:
         return True
     if message.refusal is not None:
@@ -187,10 +187,10 @@ def is_delivered(store: Store, number: int, run_id: str, what: str, event: Event
             raise UnexpectedEvent(run_id, info.workflow, event, about)
         problem = f"whoever drives it can't take what was sent: {about}"
         raise CodeChanged(run_id, info.workflow, problem, "run the same code there and here")
-    is_closed = info.status in ENDED or info.status == "damaged"
-    if is_closed and store.withdraw(number):  # else it was taken at that very moment
+    if info.status in ENDED or info.status == "damaged":
+        store.withdraw(number)
         raise RunFinished(info.workflow, what) if info.status in ENDED else _set_aside(run_id)
-    return is_closed
+    return False
 
 
 def _reason(refusal: str) -> tuple[str, Any]:

@@ -4,7 +4,9 @@ A message has a row until it is taken, or refused and withdrawn; mostly there is
 Numbers are never used again, as whoever posted a message knows by its being gone that it was taken: a row with the
 number 0 has the last one that was given, in the place of its run. A row has a checksum over all of it and its run's id.
 
-A refusal that nobody has asked for in a week is forgotten.
+A refusal that nobody has asked for in a week is forgotten. So is a message whose run isn't there: a flowkit that knows
+no mail, and had the file open while it was brought up to date, deletes runs and leaves their mail. It is listed as a
+damaged one of a run without a name, which nobody drives: it keeps nobody from their own.
 """
 
 import sqlite3
@@ -28,7 +30,11 @@ _ALL = (
 
 def post_message(cursor: sqlite3.Cursor, key: int, run_id: str, data: bytes, time: float, name: str) -> int:
     """Add a message for the run of this key and id; its number. ``name`` is the store's, for errors."""
-    cursor.execute("DELETE FROM mail WHERE refusal IS NOT NULL AND posted < ?", (time - FORGET,))
+    cursor.execute(
+        "DELETE FROM mail WHERE number > 0 AND posted < ? "
+        "AND (refusal IS NOT NULL OR NOT EXISTS (SELECT 1 FROM runs WHERE key = run))",
+        (time - FORGET,),
+    )
     last = cursor.execute("SELECT run, data, posted, refusal, seal FROM mail WHERE number = 0").fetchone()
     number: int = 1
     if last is not None:
@@ -42,16 +48,18 @@ def post_message(cursor: sqlite3.Cursor, key: int, run_id: str, data: bytes, tim
     return number
 
 
-def find_mail(cursor: sqlite3.Cursor, run_id: str | None, name: str) -> list[Message]:
+def find_mail(cursor: sqlite3.Cursor, run_id: str | None) -> list[Message]:
     query = _ALL.format("" if run_id is None else "AND run_id = ?")
     rows = cursor.execute(query, () if run_id is None else (run_id,))
-    found = [(_message(row, name), row[3]) for row in rows]
+    found = [(_message(row), row[3]) for row in rows]
     return [one for one, status in found if one.refusal is None and status not in ENDED and status != "damaged"]
 
 
 def find_message(cursor: sqlite3.Cursor, number: int, name: str) -> Message | None:
     row = cursor.execute(_ALL.format("AND number = ?"), (number,)).fetchone()
-    return None if row is None else _message(row, name)
+    if row is not None and row[2] is None:
+        raise _damaged(name)  # of what was sent by whoever asks: nobody will take it
+    return None if row is None else _message(row)
 
 
 def withdraw_message(cursor: sqlite3.Cursor, number: int) -> bool:
@@ -85,12 +93,11 @@ def forget_mail(cursor: sqlite3.Cursor, key: int) -> None:
     cursor.execute("DELETE FROM mail WHERE run = ? AND number > 0", (key,))
 
 
-def _message(row: tuple[Any, ...], name: str) -> Message:
+def _message(row: tuple[Any, ...]) -> Message:
     number, key, run_id, _, data, posted, refusal, seal = row
-    if run_id is None:
-        raise _damaged(name)
-    is_whole = isinstance(data, bytes) and seal == _seal(number, key, run_id, data, posted, refusal)
-    return Message(number, run_id, data, posted, refusal) if is_whole else Message(number, run_id, None, 0.0)
+    if run_id is None or not isinstance(data, bytes) or seal != _seal(number, key, run_id, data, posted, refusal):
+        return Message(number, run_id or "", None, 0.0)
+    return Message(number, run_id, data, posted, refusal)
 
 
 def _last(number: Any) -> tuple[Any, ...]:

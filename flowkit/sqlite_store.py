@@ -453,7 +453,7 @@ class SQLiteStore(Store):
 
     def mail(self, run_id: str | None = None) -> list[Message]:
         with self._look() as cursor:
-            return find_mail(cursor, run_id, self._name)
+            return find_mail(cursor, run_id)
 
     def message(self, number: int) -> Message | None:
         with self._look() as cursor:

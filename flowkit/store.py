@@ -74,8 +74,8 @@ class NewRun:
 @attrs.frozen
 class Message:
     """What was posted to a run. Its ``number`` is larger than that of any message before. ``data`` is ``None`` where it
-    isn't as it was written. ``time`` is when it was posted, in seconds since the epoch; ``refusal`` says why the run's
-    owner couldn't take it (``None`` until then).
+    isn't as it was written (``run_id`` is empty then, where it can't be told). ``time`` is when it was posted, in
+    seconds since the epoch; ``refusal`` says why the run's owner couldn't take it (``None`` until then).
     """
 
     number: int

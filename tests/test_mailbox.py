@@ -409,6 +409,62 @@ async def test_a_store_that_fails_just_then(durability: Any) -> None:
         assert (await sender.handler("a")) == 7
 
 
+async def test_mail_that_could_not_be_read_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever has called for it won't call for it again. It is said once."""
+
+    class Shaky(MemoryStore):
+        fails = 0
+
+        def mail(self, run_id: str | None = None) -> Any:
+            if run_id is None and self.fails:
+                self.fails -= 1
+                raise StoreError("the store", "the disk is away", "put it back", "failed")
+            return super().mail(run_id)
+
+    store = Shaky()
+    async with open_runtime(store=store, workflows=[Ask()], lease=1e6) as runtime:
+        handler = await runtime.run("Ask", run_id="a")
+        await anyio.sleep(1)
+        store.fails = 3
+        await post(store, Ask(), "a", HumanResponseEvent(response=1))
+        tell_this_process()
+        with anyio.fail_after(5):
+            assert await handler == 1
+        assert store.fails == 0
+    assert caplog.text.count("could not be read") == 1
+
+
+async def test_an_answer_for_a_nested_run_that_is_in_a_store_of_its_own() -> None:
+    """One transaction can't have both: what it answers is stored there, then the message is taken here."""
+    commits: list[tuple[str, int]] = []
+
+    class Noting(MemoryStore):
+        def commit(self, writes: Any, *, wait: bool = True) -> list[bool]:
+            commits.extend((write.run_id, len(write.records)) for write in writes if write.records or write.taken)
+            return super().commit(writes, wait=wait)
+
+    one, other = Noting(), Noting()
+
+    class Apart(Workflow):
+        @step
+        async def work(self, ev: StartEvent, child: Ask) -> StopEvent:
+            return StopEvent(result=await child.run(store=other, run_id="child"))
+
+    def apart() -> Workflow:
+        made = Apart()
+        made.add_workflows(child=Ask())
+        return made
+
+    async with two(one, apart) as (owner, sender):
+        handler = await owner.run("Apart", run_id="a")
+        await anyio.sleep(1)
+        commits.clear()
+        await sender.send_event("a", HumanResponseEvent(response=3))
+        assert commits[:2] == [("child", 1), ("a", 0)]
+        assert await handler == 3
+        assert one.mail() == other.mail() == []
+
+
 async def test_what_cannot_be_read_is_refused(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     async with two(store, Patient) as (owner, sender):
         handler = await owner.run("Patient", run_id="a")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flowkit.posting import is_delivered
 from flowkit.sqlite_store import SQLiteStore
+from flowkit.storage_errors import StoreError, UnknownRun
 from flowkit.store import Message, NewRun, Write
 
 
@@ -65,6 +67,34 @@ def test_what_nobody_asks_for_is_forgotten(store: SQLiteStore) -> None:
     store.post("r", b"four", week + 2.1)
     assert store.message(first) is None
     assert [one.data for one in store.mail("r")] == [b"two", b"three", b"four"]
+
+
+def test_mail_whose_run_is_gone_keeps_nobody_from_their_own(store: SQLiteStore) -> None:
+    """A flowkit that knows no mail has deleted it: it had the file open when that was brought up to date."""
+    store.commit([new("gone"), new("r")])
+    week = 7 * 24 * 3600.0
+    first, second = store.post("gone", b"one", 2.0), store.post("r", b"two", 2.0)
+    assert first is not None and second is not None
+    database(store.path, "DELETE FROM runs WHERE run_id = 'gone'")
+    assert store.mail() == [Message(first, "", None, 0.0), Message(second, "r", b"two", 2.0)]
+    assert store.mail("r") == [Message(second, "r", b"two", 2.0)]
+    assert store.info("") is None
+    with pytest.raises(UnknownRun):
+        is_delivered(store, first, "gone", "send_event()")
+    store.post("r", b"three", week + 1.9)
+    assert len(store.mail()) == 3
+    store.post("r", b"four", week + 2.1)
+    assert [one.data for one in store.mail()] == [b"two", b"three", b"four"]
+    assert store.message(first) is None
+
+
+def test_a_message_that_has_become_nobodys_is_told_to_who_sent_it(store: SQLiteStore) -> None:
+    store.commit([new("r")])
+    number = store.post("r", b"one", 2.0)
+    assert number is not None
+    database(store.path, f"UPDATE mail SET run = 77 WHERE number = {number}")
+    with pytest.raises(StoreError, match="its mail isn't as it was written"):
+        is_delivered(store, number, "r", "send_event()")
 
 
 def test_whether_anything_has_changed(store: SQLiteStore) -> None:
