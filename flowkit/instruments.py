@@ -22,6 +22,7 @@ import logging
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -54,8 +55,8 @@ class ObservedRun:
     it was stopped, in this process or another, and ``start_event`` is what it began with. ``stored``: it has a store.
     ``carried`` is what instruments gave it for the way when it began (`Instrument.carry`); a run that goes on brings it
     along. ``forked_from`` is the id of the run that it was forked from, and ``inherited`` what that carried.
-    ``deadline`` is when its timeout is over, where it has one. ``outcome`` is ``None`` until it has ended: *suspended*
-    is a stored run that will go on elsewhere or later.
+    ``deadline`` is when its timeout is over, where it has one (it has none while it waits for its turn). ``outcome`` is
+    ``None`` until it has ended: *suspended* is a stored run that will go on elsewhere or later.
     """
 
     run_id: str
@@ -175,7 +176,7 @@ class Instrument:
 
     def event_collected(self, attempt: ObservedAttempt, event: Event, buffer: str | None, have: int, need: int) -> None:
         """``collect_events`` was called: the buffer has ``have`` events of the ``need`` that make a batch, or has just
-        given one (``have == need``)."""
+        given one (``have == need``). Surplus isn't counted."""
 
 
 _NAMES = [name for name in vars(Instrument) if not name.startswith("_")]
@@ -184,7 +185,7 @@ _NAMES = [name for name in vars(Instrument) if not name.startswith("_")]
 class Installed:
     """An instrument that is told of runs until it raises. ``calls`` are the methods it has, by name."""
 
-    __slots__ = ("calls", "instrument")
+    __slots__ = ("__weakref__", "calls", "instrument")
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
@@ -208,6 +209,7 @@ class Installed:
 
 
 _for_all: dict[int, Installed] = {}
+_known: "WeakValueDictionary[int, Installed]" = WeakValueDictionary()  # so that one is dropped wherever it was given
 
 
 def add_instrument(instrument: Instrument) -> None:
@@ -235,7 +237,7 @@ def remove_instrument(instrument: Instrument) -> None:
 
 def installed_for_all() -> Collection[Installed]:
     """Those told of every run."""
-    return _for_all.values()
+    return list(_for_all.values())  # another thread may add one
 
 
 def installed(call: str, instrument: Instrument) -> Installed:
@@ -248,4 +250,7 @@ def installed(call: str, instrument: Instrument) -> Installed:
         is_class = isinstance(instrument, type) and issubclass(instrument, Instrument)
         cure = f"make one, {instrument.__name__}(…)" if is_class else "subclass flowkit.Instrument"
         raise WrongCall(call, f"takes an Instrument, but got {shown(instrument)}", cure)
-    return Installed(instrument)
+    known = _known.get(id(instrument))
+    if known is None or not known.calls:  # one that was dropped gets another chance where it is given anew
+        known = _known[id(instrument)] = Installed(instrument)
+    return known

@@ -48,8 +48,8 @@ class LoggingInstrument(Instrument):
     def run_ended(self, run: ObservedRun) -> None:
         took = (run.ended or 0.0) - (run.began or 0.0)
         level = max(self._level, logging.ERROR) if run.outcome == "failed" else self._level
-        why = "" if run.error is None else f": {type(run.error).__name__}: {run.error}"
-        self._say(level, run, "run %s of %s %s after %.3f s%s", run.run_id, run.workflow, run.outcome, took, why)
+        text, why = "run %s of %s %s after %.3f s", () if run.error is None else (type(run.error).__name__, run.error)
+        self._say(level, run, text + ": %s: %s" * bool(why), run.run_id, run.workflow, run.outcome, took, *why)
 
     def attempt_started(self, attempt: ObservedAttempt) -> None:
         self._of(logging.DEBUG, attempt, "step %s starts with %s", attempt.step, _named(attempt.event))
@@ -63,9 +63,10 @@ class LoggingInstrument(Instrument):
             return
         again = "for good" if attempt.delay is None else f"and is tried again in {attempt.delay:g} s"
         level = logging.ERROR if attempt.delay is None else logging.WARNING
-        failed = f"{type(attempt.error).__name__}: {attempt.error}"
-        text = "step %s (attempt %d) failed %s after %.3f s: %s"
-        self._of(max(self._level, level), attempt, text, attempt.step, attempt.number + 1, again, took, failed)
+        # The error as it is: that its text can't be told is for `logging` to report.
+        text, error = "step %s (attempt %d) failed %s after %.3f s: %s: %s", attempt.error
+        more = attempt.step, attempt.number + 1, again, took, type(error).__name__, error
+        self._of(max(self._level, level), attempt, text, *more)
 
     def wait_opened(self, wait: ObservedWait) -> None:
         attempt = wait.attempt

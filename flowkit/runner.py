@@ -163,6 +163,10 @@ class Run(Nesting):
         except anyio.get_cancelled_exc_class():
             self._disowned()
             raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - exit or Ctrl-C, out of an instrument
+            self._crashed(error)
         finally:
             if self.machine.outcome is None:
                 self.cancel("its event loop ended")
@@ -259,10 +263,11 @@ class Run(Nesting):
     async def _drive(self, start: Event | None) -> None:
         go = self._go_hosted if self.machine.plan.hosts_resources else self._go
         limit = math.inf if self.timeout is None else self._clock() + self.timeout
-        log = self.log
-        if start is None and log is not None and self.timeout is not None:
-            limit = log.created + self.timeout - self._epoch  # it has been counting since the run began
+        if start is None and self.log is not None and self.timeout is not None:
+            limit = self.log.created + self.timeout - self._epoch  # it has been counting since the run began
         self._limit = limit + self._epoch
+        if self.watch is not None and limit < math.inf:
+            self.watch.run.deadline = self._limit
         deadline = min(limit, self.deadline)
         if deadline == math.inf:
             await go(start)
@@ -350,7 +355,7 @@ class Run(Nesting):
             if head is not None and head.forked_from is not None:
                 self.watch.run.forked_from, self.watch.run.inherited = head.forked_from[0], dict(head.inherited or {})
             self.watch.run.resumed = machine.started
-            machine.carried = self.watch.carry(self._now(), start or machine.start_event, machine.carried)
+            machine.carried = self.watch.carry(self._now(), start or machine.start_event, machine)
         return machine.carried
 
     def _begin(self, start: Event | None) -> None:
@@ -366,9 +371,7 @@ class Run(Nesting):
         if self.doomed:
             self.cancel("it was cancelled before it could go on", by_user=True)
             return
-        if self.watch is not None:
-            _ = self.carry(start)
-            self.watch.follow(self.machine, None if self._limit == math.inf else self._limit)
+        _ = self.carry(start)
         try:
             self.apply(RunResumed(self._now()) if start is None else RunStarted(self._now(), self.run_id, start))
         except SerializationError as error:
@@ -421,7 +424,7 @@ class Run(Nesting):
         if self.error is not None:
             self.note(Ended(self._now(), NotedError.of(self.error)))
         if self.watch is not None:
-            self.watch.end(self._now(), self.result, self.error)
+            self.error = self.watch.end(self._now(), self.result, self.error)
         self._task_group = None
         self._stations = []
         self.stream.close()

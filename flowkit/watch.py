@@ -59,7 +59,6 @@ class Watch:
 
     __slots__ = (
         "_attempts",
-        "_buffers",
         "_failed",
         "_has_begun",
         "_machine",
@@ -80,7 +79,6 @@ class Watch:
         self._seen = 0  # the last number that the machine had given when it was looked at
         self._has_begun = False
         self._waits: dict[tuple[int, str], ObservedWait] = {}
-        self._buffers: dict[tuple[str, str | None], tuple[int, int]] = {}  # has, of so many
 
     def _tell(self, method: str, *args: Any) -> None:
         for one in self.instruments:
@@ -99,15 +97,16 @@ class Watch:
         """`Workflow.run` was called, in this task."""
         self._tell("run_called", self.run)
 
-    def carry(self, now: float, start: Event | None, carried: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """The run begins, or goes on: what it carries. Where that is nothing yet, instruments are asked, once."""
-        run = self.run
+    def carry(self, now: float, start: Event | None, machine: Machine) -> Mapping[str, str] | None:
+        """The run begins, or goes on, with this machine: what it carries. Where that is nothing yet, instruments are
+        asked, once."""
+        run, self._machine = self.run, machine
         if run.began is not None:
             return run.carried or None
         run.began, run.start_event = now, start
-        if carried:
-            run.carried = dict(carried)
-            return carried
+        if machine.carried:
+            run.carried = dict(machine.carried)
+            return machine.carried
         for one in self.instruments:
             call = one.calls.get("carry")
             if call is not None:
@@ -159,10 +158,6 @@ class Watch:
         if self._machine is not None:
             self._look_at_queues(self._machine, fact, cause)
 
-    def follow(self, machine: Machine, deadline: float | None) -> None:
-        """The run is about to begin, with this machine and until this moment."""
-        self._machine, self.run.deadline = machine, deadline
-
     def _begun(self, time: float) -> None:
         self._has_begun = True
         self.run.began = time
@@ -176,16 +171,13 @@ class Watch:
 
     def _collected(self, fact: EventCollected, commands: Sequence[Command]) -> None:
         attempt = self._attempts.get(fact.invocation)
-        if attempt is None:
+        if attempt is None or self._machine is None:
             return
-        key = attempt.step, fact.buffer
-        has, need = self._buffers.get(key, (0, 0))
-        if fact.expected is not None:
-            need = len(fact.expected)
+        buffer = self._machine.buffers[attempt.step, fact.buffer]
+        need = len(buffer.expected)
         is_full = any(type(command) is GiveBatch for command in commands)
-        has = need if is_full else has + 1
-        self._tell("event_collected", attempt, fact.event, fact.buffer, has, need)
-        self._buffers[key] = 0 if is_full else has, need
+        have = need if is_full else need - sum(buffer.missing().values())
+        self._tell("event_collected", attempt, fact.event, fact.buffer, have, need)
 
     # ------------------------------------------------------------------------------------------------ attempts, waits
 
@@ -277,8 +269,16 @@ class Watch:
 
     # ---------------------------------------------------------------------------------------------------------- the end
 
-    def end(self, now: float, result: Any, error: BaseException | None) -> None:
-        """The run has settled."""
+    def end(self, now: float, result: Any, error: BaseException | None) -> BaseException | None:
+        """The run has settled. What is to be raised where it is awaited: its error; exit and Ctrl-C, out of an
+        instrument, come before that."""
+        try:
+            self._end(now, result, error)
+        except BaseException as exit:  # noqa: BLE001 - see above
+            return exit
+        return error
+
+    def _end(self, now: float, result: Any, error: BaseException | None) -> None:
         run = self.run
         if run.began is None:
             return  # it never came to it: it was cancelled first, or couldn't be found or stored

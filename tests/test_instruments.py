@@ -124,6 +124,20 @@ async def test_a_retry_is_another_attempt_caused_by_the_one_before() -> None:
     assert isinstance(told.runs[0].error, StepFailed) and told.runs[0].outcome == "failed"
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("limit", [None, 1])
+async def test_when_its_timeout_is_over_is_told(stored: bool, limit: int | None) -> None:
+    told = Recorder()
+    workflow = Failing(instruments=[told], timeout=60, num_concurrent_runs=limit)
+    for run_id in ("a", "b"):
+        with pytest.raises(StepFailed):
+            await (workflow.run(store=MemoryStore(), run_id=run_id) if stored else workflow.run())
+    for run in told.runs:
+        assert run.deadline is not None and run.deadline - (run.began or 0.0) == pytest.approx(60, abs=1e-3)
+    await Chain(instruments=[told]).run()
+    assert told.runs[-1].deadline is None
+
+
 async def test_everything_in_one_run() -> None:
     told, checked = Recorder(), Checked()
     assert await answered(make_shop(told, checked).run()) == [0, 1, 2]
@@ -172,6 +186,44 @@ async def test_what_is_sent_and_collected() -> None:
         "count collects Item(n=2): 3 of 3",
     ]
     assert [call for call in told.calls if "count 0 queued" in call] == ["count 0 queued by begin 0"] * 3
+
+
+class Pairing(Workflow):
+    """Takes in three letters before the first digit."""
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> Draft | Item | None:
+        for one in (Draft("a"), Draft("b"), Draft("c"), Item(1), Item(2)):
+            ctx.send_event(one)
+        return None
+
+    @step(num_workers=1)
+    async def pair(self, ctx: Context, ev: Draft | Item) -> StopEvent | None:
+        batch = ctx.collect_events(ev, [Draft, Item])
+        await anyio.sleep(10)
+        return StopEvent(result=batch) if batch and batch[1] == Item(2) else None
+
+
+async def test_surplus_is_not_counted_as_collected() -> None:
+    told = Recorder()
+    assert await Pairing(instruments=[told]).run() == [Draft("b"), Item(2)]
+    have = [call.rpartition(": ")[2] for call in told.calls if "collects" in call]
+    assert have == ["1 of 2", "1 of 2", "1 of 2", "2 of 2", "2 of 2"]
+
+
+async def test_what_was_collected_before_a_run_goes_on_is_counted() -> None:
+    class Slowly(Counting):
+        @step(num_workers=1)
+        async def count(self, ctx: Context, ev: Item) -> StopEvent | None:
+            await anyio.sleep(10)
+            return await super().count(ctx, ev)
+
+    told, store = Recorder(), MemoryStore()
+    with anyio.move_on_after(15):
+        await Slowly().run(store=store, run_id="a")
+    assert await Slowly(instruments=[told]).run(store=store, run_id="a") == 3
+    have = [call.rpartition(": ")[2] for call in told.calls if "collects" in call]
+    assert have == ["2 of 3", "3 of 3"]
 
 
 class Atomic(Workflow):
@@ -438,6 +490,61 @@ async def test_one_of_all_runs_that_raises_is_not_told_of_later_ones(caplog: pyt
     flowkit.add_instrument(raising("run_started", calls))
     assert await Chain().run() == await Chain().run() == "a joke"
     assert calls.count("run_called") == 1 and len(reports(caplog)) == 1
+
+
+async def test_one_that_raises_is_dropped_wherever_it_was_given(caplog: pytest.LogCaptureFixture) -> None:
+    """To several workflows, and to all runs; until it is given anew."""
+    calls: list[str] = []
+    broken = raising("run_started", calls)
+    first, second = Chain(instruments=[broken]), Chain(instruments=[broken])
+    flowkit.add_instrument(broken)
+    assert list(installed_for_all()) != []
+    for workflow in (first, second, Chain()):
+        await workflow.run()
+    assert calls.count("run_called") == 1 and len(reports(caplog)) == 1
+    assert list(installed_for_all()) == []
+    await Chain(instruments=[broken]).run()
+    assert calls.count("run_called") == 2
+
+
+class Abort(BaseException):
+    """As a test framework's own, for a test that fails or is left out."""
+
+
+@pytest.mark.parametrize("error", [Abort, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("run_called", "event_collected")])
+@pytest.mark.parametrize("stored", [False, True])
+async def test_exit_out_of_an_instrument_gets_to_who_awaits_the_run(
+    method: str, error: type[BaseException], stored: bool
+) -> None:
+    """It ends the run, also one in the background, and nobody waits for ever."""
+    told = Recorder()
+    shop = make_shop(exiting(method, error), told)
+    handler = shop.run(store=MemoryStore(), run_id="a") if stored else shop.run()
+    events = handler.stream_events()
+    async for event in events:
+        if isinstance(event, Question):
+            with suppress(error):  # what is told there and then is raised there, too
+                handler.send_event(Approved(event.n), to=events.origin)
+    for _ in range(2):
+        with pytest.raises(error):
+            await handler
+    assert handler.is_done()
+    assert told.calls[-1] in ("Shop failed", "Shop finished") or method in ("carry", "run_started", "run_ended")
+
+
+def exiting(method: str, error: type[BaseException]) -> Instrument:
+    """One that raises this in one method, once."""
+    raised: list[str] = []
+
+    def call(self: Instrument, *args: Any) -> Any:
+        if not raised:
+            raised.append(method)
+            raise error
+        return {} if method == "carry" else None
+
+    cls: type[Instrument] = type("Exiting", (Instrument,), {method: call})
+    return cls()
 
 
 class Around(Instrument):

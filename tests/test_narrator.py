@@ -1,5 +1,6 @@
 """What `verbose=True` prints, and what `LoggingInstrument` logs."""
 
+import io
 import logging
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from watched_flows import Approved, Question, make_shop
 
 from flowkit import (
+    Context,
     Event,
     LoggingInstrument,
     MemoryStore,
@@ -163,3 +165,22 @@ async def test_runs_that_are_cancelled_or_suspended_are_no_errors(caplog: pytest
     assert suspended[0] == cancelled[0] == logging.INFO
     assert suspended[1].startswith(f"run r of Slow suspended after 5.000 s: {RunSuspended.__name__}: ")
     assert cancelled[1].startswith(f"run r of Slow cancelled after 5.000 s: {WorkflowCancelledByUser.__name__}: ")
+
+
+async def test_an_error_whose_text_can_not_be_told_drops_no_logger(caplog: pytest.LogCaptureFixture) -> None:
+    class Secretive(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    class Again(Workflow):
+        @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=1, delay=1))
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            if not ctx.retry_info().attempts:
+                raise Secretive
+            return StopEvent()
+
+    log = logging.Logger("apart")  # noqa: LOG001 - on all others there are pytest's handlers, which raise
+    log.addHandler(logging.StreamHandler(lines := io.StringIO()))
+    await Again(instruments=[LoggingInstrument(log)]).run(run_id="r")
+    assert lines.getvalue().splitlines()[-1] == "run r of Again finished after 1.000 s"
+    assert caplog.text == ""
