@@ -115,6 +115,7 @@ def test_ctrl_c_under_the_live_view(folder: Folder, backend: str) -> None:
         terminal.type(CTRL_C)
         code, told = terminal.end()
         assert code == 130 and "stopped: the run was cancelled" in told and "Traceback" not in told
+        assert told.startswith("^C\n")  # so that the summary doesn't begin behind the prompt
         hidden, shown = told.rfind("\x1b[?25l"), told.rfind("\x1b[?25h")
         assert hidden <= shown  # the cursor is there
         assert terminal.is_as_before()

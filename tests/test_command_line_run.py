@@ -437,3 +437,38 @@ def test_stepwise_shows_what_was_produced(folder: Folder) -> None:
         f"{asks}q",
         "cancelled",
     ]
+
+
+@both
+@pytest.mark.parametrize("verb", ["run", "resume"])
+def test_a_stepwise_run_goes_on_stepwise_and_asks_for_what_was_held_back(
+    folder: Folder, backend: str, verb: str
+) -> None:
+    stored = ["--store", "runs.db", "--backend", backend, "-q"]
+    told = folder.call("run", "flows:JokeFlow", "topic=x", "--stepwise", "--run-id", "one", *stored, input="\n")
+    assert told.code == 4 and told.err.splitlines()[-2:] == [
+        "run one waits for an answer",
+        "  flowkit runs resume one --store runs.db --flow flows:JokeFlow",
+    ]
+    call = ["run", "flows:JokeFlow", "--run-id", "one"] if verb == "run" else ["runs", "resume", "one"]
+    flow = [] if verb == "run" else ["--flow", "flows:JokeFlow"]
+    asks = "  which go on? (Enter: all; numbers: those; 0: none; q: cancel) "
+    told = folder.call(*call, *flow, *stored, input="\n")
+    assert (told.code, told.out) == (0, "Why did the x cross the road? (7/10)\n"), told
+    assert told.err.splitlines() == [
+        "(it began with --stepwise, so each step asks which of its events go on)",
+        "1. produced",
+        "  1. StopEvent(result='Why did the x cross the road? (7/10)')",
+        asks,
+    ]
+
+
+def test_stepwise_is_refused_where_a_stored_run_did_not_begin_so(folder: Folder) -> None:
+    call = ["run", "flows:Asking", "topic=x", "--store", "runs.db", "--run-id", "one", "-q"]
+    assert folder.call(*call).code == 4
+    told = folder.call(*call, "--stepwise")
+    assert told.code == 2
+    assert told.err == "Error: run 'one' didn't begin with --stepwise: leave it out to go on with it\n"
+    assert folder.call(*call, input="yes\n\n").code == 0
+    told = folder.call(*call, "--stepwise")
+    assert (told.code, told.out) == (0, "True GOOD\n")

@@ -53,6 +53,7 @@ class Input:
 
     def __init__(self) -> None:
         self.is_terminal = is_terminal(sys.stdin)
+        self.was_left = False  # while somebody was asked
         self.has_ended = sys.stdin is None  # pyright: ignore[reportUnnecessaryComparison] - closed before the start
 
     async def line(self, prompt: str) -> str:
@@ -63,7 +64,12 @@ class Input:
         """
         if self.has_ended:
             raise NoMoreInput
-        line = await _read(prompt)
+        try:
+            line = await _read(prompt)
+        except BaseException:
+            self.was_left = True
+            say()  # the cursor is behind the prompt
+            raise
         if not line:
             self.has_ended = True
             say()

@@ -25,6 +25,7 @@ from flowkit.command_line.exits import (
     FAILED,
     INTERRUPTED,
     WAITING,
+    Refused,
     code_of,
     full_traceback,
     line_of,
@@ -110,6 +111,8 @@ def drive(
         found = one_of(error)
         if not isinstance(found, KeyboardInterrupt) or driver.handler is None:
             raise
+        if not driver.source.was_left:
+            say()  # the terminal has written ^C
         return driver.ending("interrupted")
 
 
@@ -145,7 +148,7 @@ class _Driver:
                 async with handler:
                     group.start_soon(self._show, handler)
                     try:
-                        await (self._step(handler) if self.stepwise else self._answer(handler))
+                        await (self._step(handler) if await self._is_stepwise(handler) else self._answer(handler))
                     except NoMoreInput:
                         await self._leave(handler)
         except Exception as error:  # noqa: BLE001 - the run's is told
@@ -239,12 +242,13 @@ class _Driver:
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(take_back)
+                    await anyio.lowlevel.checkpoint()  # let it begin: Ctrl-C may come with the prompt
                     answer = await ask(question, self.source, self.workflow)
                     group.cancel_scope.cancel()
             except BaseExceptionGroup as several:
                 raise first_of(several) from None
             if answer is None:
-                say("\n  (it needs no answer any more)")
+                say("  (it needs no answer any more)")
                 return
             try:
                 self.questions.answered(question)
@@ -288,6 +292,20 @@ class _Driver:
 
     # ------------------------------------------------------------------------------------------------------- stepwise
 
+    async def _is_stepwise(self, handler: Handler) -> bool:
+        """Whether it goes step by step: how it was begun says so.
+
+        Raises:
+            Refused: it is asked to, but wasn't begun so.
+        """
+        run = _run_of(handler)
+        await run.come_up()
+        if run.machine.stepwise is not self.stepwise and not (run.ended or handler.is_done()):
+            if self.stepwise:
+                raise Refused(f"run {run.run_id!r} didn't begin with --stepwise: leave it out to go on with it")
+            say("(it began with --stepwise, so each step asks which of its events go on)")
+        return run.machine.stepwise
+
     async def _step(self, handler: Handler) -> None:
         """Let one step after another run, and ask which of the events that they produced go on. Where nothing is left
         to do, the run is let go: it has stalled.
@@ -295,22 +313,19 @@ class _Driver:
         Raises:
             NoMoreInput: nobody answers any more.
         """
-        number = idle = 0
+        number = 0
         while True:
             produced = await handler.run_step()
             await anyio.lowlevel.checkpoint()
             number += bool(produced)
-            idle = 0 if produced else idle + 1
             if not await self._choose(handler, number, produced):
                 return
             question = next(iter(self.questions.open()), None)
-            if question is None and idle > 1 and not handler.is_done():
+            if question is None and not produced and not handler.is_done():
                 question = self.questions.unasked()
             if question is not None:
                 await self._ask(handler, question)
-                idle = 0
-            # The first step of a run that goes on from its store may only release what was held back then.
-            if handler.is_done() or idle > 1:
+            if handler.is_done() or not (produced or question):
                 return
 
     async def _choose(self, handler: Handler, number: int, produced: Sequence[Event]) -> bool:
@@ -408,8 +423,8 @@ def _in_words(ending: Ending, place: Place) -> tuple[int, list[str]]:
             return FAILED, ["cancelled"]
         case "interrupted":
             if place.store is None:
-                return INTERRUPTED, ["", "stopped: the run was cancelled"]
-            return INTERRUPTED, ["", f"stopped: {name} is suspended, nothing is lost", *go_on_lines(ending, place)]
+                return INTERRUPTED, ["stopped: the run was cancelled"]
+            return INTERRUPTED, [f"stopped: {name} is suspended, nothing is lost", *go_on_lines(ending, place)]
         case "waiting":
             unseen = [question for question in ending.open if not question.was_shown]
             asked = [line for question in unseen for line in question_lines(question)]
