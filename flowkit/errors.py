@@ -86,6 +86,25 @@ def shown(value: Any, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def text_of(error: BaseException) -> str:
+    """Its text; of a group those of its members, too. Whatever ``str(error)`` does, this never fails."""
+    try:
+        text = str(error)
+    except Exception as failed:  # noqa: BLE001 - the text is about the error that has it
+        return f"(its text raises {type(failed).__name__})"
+    if isinstance(error, BaseExceptionGroup) and not isinstance(error, WorkflowError):
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        more = f" and {len(members) - 3} more" if len(members) > 3 else ""
+        text += f": {'; '.join(map(in_words, members[:3]))}{more}"
+    return text
+
+
+def in_words(error: BaseException) -> str:
+    """``ValueError: no such page``."""
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """``did you mean 'topic'?`` for a misspelt name, ``None`` where nothing is close to it."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -273,7 +292,7 @@ class WorkflowRuntimeError(WorkflowError, RuntimeError):
     def __str__(self) -> str:
         if not self.others:
             return self.message
-        shown = "; ".join(f"{type(other).__name__}: {other}" for other in self.others[:3])
+        shown = "; ".join(map(in_words, self.others[:3]))
         more = f" and {len(self.others) - 3} more" if len(self.others) > 3 else ""
         return f"{self.message} (also failed: {shown}{more}; see .others)"
 
@@ -290,10 +309,8 @@ class StepFailed(WorkflowRuntimeError):
     attempts: int
 
     def __init__(self, step: str, event: Any, attempts: int, error: BaseException) -> None:
-        text = str(error)
-        shown = f"{type(error).__name__}: {text}" if text else type(error).__name__
         tries = "" if attempts == 1 else f" (after {attempts} attempts)"
-        super().__init__(f"Error in step {step!r}: {shown}{tries}", step=step, event=event, attempts=attempts)
+        super().__init__(f"Error in step {step!r}: {in_words(error)}{tries}", step=step, event=event, attempts=attempts)
         self.__cause__ = error
 
 

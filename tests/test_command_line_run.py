@@ -2,12 +2,15 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from cli_runs import FLOWS, Folder, entered
+from terminals import plain_environment
 
 BACKENDS = ["asyncio", *(["trio"] if find_spec("trio") is not None else [])]
 LINE = FLOWS.splitlines().index('            raise ValueError("too loud")') + 1
@@ -130,6 +133,42 @@ def test_a_failure_as_json(folder: Folder) -> None:
     assert data["error"] == {"type": "ValueError", "message": "too loud", "step": "judge", "where": f"flows.py:{LINE}"}
 
 
+def test_a_failure_without_a_text_as_json(folder: Folder) -> None:
+    folder.write(
+        "mute.py",
+        """
+        from flowkit import *
+        class Untold(Exception):
+            def __str__(self):
+                raise RuntimeError
+        class Mute(Workflow):
+            @step
+            async def only(self, ev: StartEvent) -> StopEvent:
+                if ev.get("raises"):
+                    raise Untold
+                return StopEvent(result=[Untold(), "\\ud800"])
+        """,
+    )
+    told = folder.call("run", "mute:Mute", "raises=yes", "-q", "--json")
+    text = "(its text raises RuntimeError)"
+    assert json.loads(told.out)["error"] == {"type": "Untold", "message": text, "step": "only", "where": "mute.py:10"}
+    told = folder.call("run", "mute:Mute", "-q", "--json")
+    assert (told.code, json.loads(told.out)["result"]) == (0, [{"type": "Untold", "message": text}, "\ud800"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_result_that_cannot_be_written(folder: Folder) -> None:
+    call = [sys.executable, "-m", "flowkit", "run", "flows:JokeFlow", "topic=x", "-q"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            call, check=False, stdout=full, stderr=subprocess.PIPE, text=True, cwd=folder.path, env=plain_environment()
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: standard output can't be written: No space left on device\n",
+    )
+
+
 @both
 def test_failures_of_other_kinds(folder: Folder, backend: str) -> None:
     folder.write(
@@ -164,6 +203,25 @@ def test_failures_of_other_kinds(folder: Folder, backend: str) -> None:
             @step
             async def only(self, ev: StartEvent) -> StopEvent:
                 raise SystemExit(7)
+        class Closing(Workflow):
+            @step
+            async def only(self, ev: StartEvent) -> StopEvent:
+                raise GeneratorExit
+        class Untold(Exception):
+            def __str__(self):
+                raise RuntimeError
+        class Mute(Workflow):
+            @step
+            async def only(self, ev: StartEvent) -> StopEvent:
+                raise Untold
+        class Grouped(Workflow):
+            @step
+            async def only(self, ev: StartEvent) -> StopEvent:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self.fail)
+                return StopEvent()
+            async def fail(self):
+                raise ValueError("the reason")
         def outer():
             flow = Outer()
             flow.add_workflows(inner=Again())
@@ -177,10 +235,14 @@ def test_failures_of_other_kinds(folder: Folder, backend: str) -> None:
         ("Wrong", [], 1, "failed: Wrong.only failed: Wrong.only returned int, but its annotation allows StopEvent"),
         ("outer", [], 1, "failed: Outer.only: step 'only' raised KeyError: 'x' (after 3 attempts) (bad.py:18)\n"),
         ("Leaving", [], 7, ""),
+        ("Closing", [], 1, "Error: GeneratorExit"),
+        ("Mute", [], 1, "failed: Mute.only raised Untold: (its text raises RuntimeError) (bad.py:41)\n"),
+        ("Grouped", [], 1, "failed: Grouped.only raised ExceptionGroup: "),
     ]:
         told = folder.call("run", f"bad:{name}", "-q", "--backend", backend, *arguments)
         assert (told.code, told.out) == (code, ""), told
         assert told.err.startswith(said) and "Traceback" not in told.err, told.err
+    assert told.err.endswith(" (1 sub-exception): ValueError: the reason (bad.py:49)\n")
 
 
 @pytest.mark.filterwarnings("always")
@@ -444,14 +506,15 @@ def test_stepwise_shows_what_was_produced(folder: Folder) -> None:
 def test_a_stepwise_run_goes_on_stepwise_and_asks_for_what_was_held_back(
     folder: Folder, backend: str, verb: str
 ) -> None:
+    flows = folder.write_flows()
     stored = ["--store", "runs.db", "--backend", backend, "-q"]
-    told = folder.call("run", "flows:JokeFlow", "topic=x", "--stepwise", "--run-id", "one", *stored, input="\n")
+    told = folder.call("run", f"{flows}:JokeFlow", "topic=x", "--stepwise", "--run-id", "one", *stored, input="\n")
     assert told.code == 4 and told.err.splitlines()[-2:] == [
         "run one waits for an answer",
-        "  flowkit runs resume one --store runs.db --flow flows:JokeFlow",
+        f"  flowkit runs resume one --store runs.db --flow {flows}:JokeFlow",
     ]
-    call = ["run", "flows:JokeFlow", "--run-id", "one"] if verb == "run" else ["runs", "resume", "one"]
-    flow = [] if verb == "run" else ["--flow", "flows:JokeFlow"]
+    call = ["run", f"{flows}:JokeFlow", "--run-id", "one"] if verb == "run" else ["runs", "resume", "one"]
+    flow = [] if verb == "run" else ["--flow", f"{flows}:JokeFlow"]
     asks = "  which go on? (Enter: all; numbers: those; 0: none; q: cancel) "
     told = folder.call(*call, *flow, *stored, input="\n")
     assert (told.code, told.out) == (0, "Why did the x cross the road? (7/10)\n"), told
@@ -464,7 +527,7 @@ def test_a_stepwise_run_goes_on_stepwise_and_asks_for_what_was_held_back(
 
 
 def test_stepwise_is_refused_where_a_stored_run_did_not_begin_so(folder: Folder) -> None:
-    call = ["run", "flows:Asking", "topic=x", "--store", "runs.db", "--run-id", "one", "-q"]
+    call = ["run", f"{folder.write_flows()}:Asking", "topic=x", "--store", "runs.db", "--run-id", "one", "-q"]
     assert folder.call(*call).code == 4
     told = folder.call(*call, "--stepwise")
     assert told.code == 2

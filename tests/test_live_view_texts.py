@@ -115,7 +115,7 @@ def test_an_error_is_its_class_and_text_and_a_step_s_that_of_its_cause() -> None
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert error_text(Broken()) == "Broken"
+    assert error_text(Broken()) == "Broken: (its text raises RuntimeError)"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from flowkit import (
     errors,
     step,
 )
+from flowkit.memory_store import MemoryStore
 
 
 class Part(Event):
@@ -181,6 +182,45 @@ def test_many_others_are_counted() -> None:
         "Error in step 'work': ValueError (after 3 attempts) "
         "(also failed: ValueError: 0; ValueError: 1; ValueError: 2 and 2 more; see .others)"
     )
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (Untold(), "Untold: (its text raises RuntimeError)"),
+        (
+            ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("no"), ExceptionGroup("x", [OSError()])]),
+            "ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions): ValueError: no; "
+            "ExceptionGroup: x (1 sub-exception): OSError",
+        ),
+        (
+            ExceptionGroup("many", [KeyError(n) for n in range(5)]),
+            "ExceptionGroup: many (5 sub-exceptions): KeyError: 0; KeyError: 1; KeyError: 2 and 2 more",
+        ),
+    ],
+)
+def test_a_step_s_failure_says_what_it_was(cause: Exception, told: str) -> None:
+    assert str(StepFailed("work", Part(1), 1, cause)) == f"Error in step 'work': {told}"
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_an_error_without_a_text_fails_its_run_as_any_other(stored: bool) -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            raise Untold
+
+    store = MemoryStore() if stored else None
+    with pytest.raises(StepFailed) as failed:
+        await Flow().run(store=store, run_id="a" if stored else None)
+    assert type(failed.value.__cause__) is Untold
+    if store is not None:
+        assert [one.status for one in store.find()] == ["failed"]
 
 
 def test_many_known_keys_are_counted() -> None:

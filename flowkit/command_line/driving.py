@@ -43,6 +43,7 @@ from flowkit.errors import (
     WorkflowCancelledByUser,
     WrongCall,
     shown,
+    text_of,
 )
 from flowkit.events import Event, InputRequiredEvent, StopEvent
 from flowkit.handler import Handler
@@ -470,7 +471,7 @@ def _error_data(error: BaseException) -> dict[str, Any]:
     cause = error
     while isinstance(cause, StepFailed) and cause.__cause__ is not None:
         cause = cause.__cause__
-    return {"type": type(cause).__name__, "message": str(cause), "step": step, "where": place_of(cause)}
+    return {"type": type(cause).__name__, "message": text_of(cause), "step": step, "where": place_of(cause)}
 
 
 def _question_data(question: Question) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def code_of(error: BaseException) -> int | None:
 
 def line_of(error: BaseException, workflow: str | None = None) -> str:
     """An error in words: of a step that failed its class, its text, the step and the place; else the error's own."""
-    from flowkit.errors import StepFailed, WorkflowError
+    from flowkit.errors import StepFailed, WorkflowError, in_words
     from flowkit.storage_errors import UnknownRun
 
     if not isinstance(error, StepFailed):
@@ -114,7 +114,7 @@ def line_of(error: BaseException, workflow: str | None = None) -> str:
         if isinstance(error, WorkflowError | Refused):
             return str(error)
         place = place_of(error)
-        return f"{_described(error)}{f' ({place})' if place else ''}"
+        return f"{in_words(error)}{f' ({place})' if place else ''}"
     cause = error.__cause__
     step = f"{workflow}.{error.step}" if workflow else f"step {error.step!r}"
     tries = "" if error.attempts == 1 else f" (after {error.attempts} attempts)"
@@ -125,11 +125,15 @@ def line_of(error: BaseException, workflow: str | None = None) -> str:
     place = place_of(cause)
     if isinstance(cause, WorkflowError):
         return f"{step} failed{tries}: {cause}" + (f" ({place})" if place and place not in str(cause) else "")
-    return f"{step} raised {_described(cause)}{tries}" + (f" ({place})" if place else "")
+    return f"{step} raised {in_words(cause)}{tries}" + (f" ({place})" if place else "")
 
 
 def place_of(error: BaseException) -> str | None:
     """``file:line`` in the author's code where an error was raised; ``None`` where none of it had a part in it."""
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if (inner := place_of(members[0])) is not None:
+            return inner
     frames = list(_own_frames(error.__traceback__))
     if not frames:
         return None
@@ -152,14 +156,6 @@ def full_traceback(error: BaseException) -> str:
             one.stack = traceback.StackSummary.from_list(own)
             todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
     return "".join(told.format()).rstrip()
-
-
-def _described(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as failed:  # noqa: BLE001 - it is the author's code
-        text = f"(its text raises {type(failed).__name__})"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _own_frames(found: TracebackType | None) -> Iterator[tuple[str, int]]:

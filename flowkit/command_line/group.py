@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from flowkit.command_line.exits import (
+    FAILED,
     INTERNAL,
     INTERRUPTED,
     MEANINGS,
@@ -128,9 +129,9 @@ def _ended_by(error: BaseException, show_traceback: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         say("\nstopped")
         return INTERRUPTED
-    if not isinstance(error, Exception):
+    if isinstance(error, SystemExit):
         raise error
-    code = code_of(error)
+    code = code_of(error) if isinstance(error, Exception) else FAILED  # a step's own, such as GeneratorExit
     if code is None or code == INTERNAL:
         import platform
         import traceback

@@ -7,12 +7,15 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Generator
 from typing import Any
 
 import click
+
+from flowkit.command_line.exits import FAILED, Refused
 
 __all__ = [
     "give_up_stdout",
@@ -33,18 +36,39 @@ def tell(text: str) -> None:
 
     Raises:
         BrokenPipeError: nobody reads it any more.
+        Refused: it can't be written.
     """
-    click.echo(printable(text))
+    _write(printable(text))
 
 
 def tell_json(data: Any) -> None:
     """Print one JSON document, for people to read too."""
-    click.echo(json.dumps(plain(data), indent=2, ensure_ascii=not _writes_unicode()))
+    _write(_json(data, 2))
 
 
 def tell_json_line(data: Any) -> None:
     """Print one line of JSON Lines."""
-    click.echo(json.dumps(plain(data), ensure_ascii=not _writes_unicode()))
+    _write(_json(data, None))
+
+
+def _json(data: Any, indent: int | None) -> str:
+    found = plain(data)
+    text = json.dumps(found, indent=indent, ensure_ascii=not _writes_unicode())
+    return text if text.isascii() or _UNWRITABLE.search(text) is None else json.dumps(found, indent=indent)
+
+
+_UNWRITABLE = re.compile("[\ud800-\udfff]")
+"""Halves of characters: JSON can name them, UTF-8 can't."""
+
+
+def _write(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_stdout()
+        raise Refused(f"standard output can't be written: {error.strerror}", FAILED) from error
 
 
 def say(text: str = "") -> None:
@@ -114,7 +138,7 @@ def _leaf(value: Any) -> Any:
     import pathlib
     import uuid
 
-    from flowkit.errors import shown
+    from flowkit.errors import shown, text_of
 
     if isinstance(value, enum.Enum):
         return value.name
@@ -127,7 +151,7 @@ def _leaf(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, BaseException):
-        return {"type": type(value).__name__, "message": str(value)}
+        return {"type": type(value).__name__, "message": text_of(value)}
     return shown(value, 10_000)
 
 

@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from flowkit.errors import StepFailed
+from flowkit.errors import StepFailed, in_words
 from flowkit.events import Event
 
 __all__ = ["LONGEST", "brief", "counted", "error_text", "harmless", "kind_of_event", "lasting", "roughly", "said"]
@@ -84,12 +84,7 @@ def error_text(error: BaseException | None) -> str:
         return ""
     if isinstance(error, StepFailed) and error.__cause__ is not None:
         return harmless(f"step {error.step}: ") + error_text(error.__cause__)
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an error's own text can't be made, and its class says enough
-        text = ""
-    name = type(error).__name__
-    return harmless(f"{name}: {text[:LONGEST]}" if text else name)
+    return harmless(in_words(error)[: LONGEST + 1])
 
 
 def _brief(value: Any, depth: int) -> str:
