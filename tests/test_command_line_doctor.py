@@ -5,6 +5,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -185,9 +186,25 @@ def test_a_sound_store(folder: Folder) -> None:
     assert found["runs"] == ("ok", "1 finished")
     assert found["records"] == ("ok", "those of 1 run are whole")
     assert found["drivers"] == ("ok", "nobody")
+    assert found["mail"] == ("ok", "none waits")
     assert found["writing"] == ("ok", "it can be written")
     assert {file.name for file in folder.path.iterdir()} == before
     assert "store runs.db\n" in folder.call("doctor", "--store", "runs.db").out
+
+
+def test_mail_that_waits(folder: Folder) -> None:
+    flows = folder.write_flows()
+    stored = ["--store", "runs.db"]
+    send = ["Answer", "who=boss", "ok=yes", *stored, "--flow", f"{flows}:Asking"]
+    for run_id, told in [("one", "1 message waits for run one, for "), ("two", "2 messages wait for runs one, two, ")]:
+        assert folder.call("run", f"{flows}:Asking", "topic=x", "-q", *stored, "--run-id", run_id).code == 4
+        assert folder.call("runs", "send", run_id, *send).code == 0
+        state, text = facts(folder)[1]["mail"]
+        assert state == "ok" and text.startswith(told)
+    with closing(sqlite3.connect("runs.db")) as file, file:
+        file.execute("UPDATE mail SET data = x'00' WHERE number = 1")
+    code, found = facts(folder)
+    assert code == 1 and found["mail"][0] == "wrong" and found["mail"][1].endswith("; 1 can't be read")
 
 
 def test_a_store_that_is_not_there_is_not_made(folder: Folder) -> None:

@@ -513,6 +513,8 @@ def test_a_stepwise_run_goes_on_stepwise_and_asks_for_what_was_held_back(
         "run one waits for an answer",
         f"  flowkit runs resume one --store runs.db --flow {flows}:JokeFlow",
     ]
+    shown = folder.call("runs", "show", "one", "--store", "runs.db", "--flow", f"{flows}:JokeFlow").out
+    assert "\n  held back   StopEvent(result='Why did the x cross the road? (7/10)')\n" in shown
     call = ["run", f"{flows}:JokeFlow", "--run-id", "one"] if verb == "run" else ["runs", "resume", "one"]
     flow = [] if verb == "run" else ["--flow", f"{flows}:JokeFlow"]
     asks = "  which go on? (Enter: all; numbers: those; 0: none; q: cancel) "

@@ -15,6 +15,9 @@ from flowkit.command_line.output import say, tell, tell_json
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
+
+    from flowkit.store import Message
 
 __all__ = ["doctor"]
 
@@ -271,6 +274,7 @@ def _records(path: Path) -> list[Finding]:
     try:
         runs = store.find(newest=True, limit=READ)
         owners = store.owners()
+        mail = store.mail()
         for run in runs:
             try:
                 store.read(run.run_id)
@@ -292,7 +296,28 @@ def _records(path: Path) -> list[Finding]:
     return [
         Finding("records", "wrong" if damaged else "ok", text, {"damaged": len(damaged), "read": len(runs)}),
         Finding("drivers", "ok", driven, {"owners": owners}),
+        _mail(mail),
     ]
+
+
+def _mail(mail: "Sequence[Message]") -> Finding:
+    """What was posted to runs, and nobody has taken yet."""
+    from flowkit import outside
+    from flowkit.command_line.stored import ago
+
+    unreadable = sum(one.data is None for one in mail)
+    runs = sorted({one.run_id for one in mail if one.run_id})
+    facts = {"waiting": len(mail), "runs": runs}
+    if not mail:
+        return Finding("mail", "ok", "none waits", facts)
+    text = f"{len(mail):,} {'message waits' if len(mail) == 1 else 'messages wait'}"
+    if runs:
+        more = f" and {len(runs) - 5:,} more" if len(runs) > 5 else ""
+        text += f" for run{'' if len(runs) == 1 else 's'} {', '.join(runs[:5])}{more}"
+    text += f", for {ago(min(one.time for one in mail), outside.current().time())}"
+    if unreadable:
+        return Finding("mail", "wrong", f"{text}; {unreadable:,} can't be read", facts)
+    return Finding("mail", "ok", text, facts)
 
 
 def _lock(path: Path) -> Finding:

@@ -101,6 +101,7 @@ def _inside(opened: "Opened", info: "RunInfo", workflow: Any) -> dict[str, Any]:
     data: dict[str, Any] = {
         "started_with": None if machine.start_event is None else event_data(machine.start_event),
         "steps": _steps(machine),
+        "held_back": [event_data(one.event) for one in machine.held.values() if one.event is not machine.start_event],
         "waits_for": [_wait_data(one) for one in open_waits(machine, entries)],
         "state": plain(machine.state.root),
     }
@@ -158,6 +159,7 @@ def _in_words(data: dict[str, Any]) -> list[str]:
     for one in data.get("steps", ()):
         attempt = f", attempt {one['attempt']}" if "attempt" in one else ""
         rows.append(("step", f"{one['step']}: {one['status']}{attempt}, {_any_text(one['event'])}"))
+    rows += [("held back", _event_text(one)) for one in data.get("held_back", ())]
     for one in data.get("waits_for", ()):
         rows.append(("waits for", _wait_text(one, now)))
     rows += [("nested", f"{one['run_id']} ({one['workflow']}, {one['status']})") for one in data["nested"]]
