@@ -323,14 +323,18 @@ class Letters:
                 self._refuse(number, "unexpected", run.expected())
                 return
         before = run.records()
+        is_late = False
         try:
             if isinstance(fact, RunCancelled):
                 run.cancel(fact.reason, by_user=True)
             else:
                 run.send(fact.event, fact.step, None)
+        except RunFinished:
+            is_late = True  # the run's time is over: that is what it has entered
+            raise
         finally:
             grown = [log for log, added in run.records().items() if added > before.get(log, 0)]
-            if grown:  # whatever follows from it, it has been entered
+            if grown and not is_late:  # whatever follows from it, it has been entered
                 del self._waiting[number]
                 here = next((log for log in grown if log.tenant.store is self._log.tenant.store), None)
                 if here is None:

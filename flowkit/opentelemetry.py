@@ -218,8 +218,8 @@ class OpenTelemetry(Instrument):
             if name in run.carried and contexts.get_value(name, parent) is None:
                 parent = contexts.set_value(name, run.carried[name], parent)
         for name in _SHARED:
-            value = contexts.get_value(name, parent)
-            if value is not None and _is_attribute(value):
+            value = _attribute(contexts.get_value(name, parent))
+            if value is not None:
                 known.shared[name] = value
         attributes: dict[str, Any] = {
             **_CHAIN,
@@ -230,7 +230,7 @@ class OpenTelemetry(Instrument):
             "flowkit.run.stored": run.stored,
         }
         if run.plan.where is not None:
-            attributes["flowkit.where"] = run.plan.where
+            attributes["flowkit.where"] = _cut(run.plan.where, MAX_MESSAGE)
         if run.forked_from is not None:
             attributes["flowkit.run.forked_from"] = run.forked_from
         assert run.began is not None
@@ -296,7 +296,7 @@ class OpenTelemetry(Instrument):
             "graph.node.id": attempt.step,
         }
         if attempt.where is not None:
-            attributes["flowkit.where"] = attempt.where
+            attributes["flowkit.where"] = _cut(attempt.where, MAX_MESSAGE)
         if cause is not None:
             attributes["graph.node.parent_id"] = cause.step
         span = self._tracer.start_span(
@@ -393,7 +393,7 @@ class OpenTelemetry(Instrument):
             **known.shared,
             **_named(attempt),
             "flowkit.run.id": attempt.run.run_id,
-            "flowkit.wait.id": wait.waiter_id,
+            "flowkit.wait.id": _cut(wait.waiter_id, MAX_MESSAGE),
             "flowkit.wait.event": wait.event_type.__name__,
         }
         if wait.timeout is not None:
@@ -532,8 +532,13 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "").strip().lower() == "true"
 
 
-def _is_attribute(value: Any) -> bool:
-    return isinstance(value, str) or (is_exactly(value, list) and all(isinstance(one, str) for one in value))
+def _attribute(value: Any) -> str | list[str] | None:
+    """A text, or a list of texts, as it can be sent; ``None`` for anything else."""
+    if isinstance(value, str):
+        return _cut(value, MAX_LENGTH)
+    if is_exactly(value, list) and all(isinstance(one, str) for one in value):
+        return [_cut(one, MAX_LENGTH) for one in value]
+    return None
 
 
 def _type_of(value: Any) -> str:

@@ -22,11 +22,13 @@ from flowkit import (
     StoreError,
     Workflow,
     WorkflowCancelledByUser,
+    WorkflowTimeoutError,
+    backend,
     step,
 )
 from flowkit.errors import MisdirectedEvent, WrongCall
 from flowkit.facts import EventSent
-from flowkit.mailbox import tell_this_process
+from flowkit.mailbox import Mailbox, tell_this_process
 from flowkit.memory_store import MemoryStore
 from flowkit.posting import is_delivered
 from flowkit.runtime import Runtime, open_runtime
@@ -251,6 +253,37 @@ async def test_a_run_that_ends_first(store: Store, caplog: pytest.LogCaptureFixt
         assert store.message(1) is None
         with pytest.raises(RunFinished):
             await sender.send_event("a", Approved())
+
+
+async def test_a_run_whose_time_is_over_as_it_is_given_the_event(store: Store) -> None:
+    """What it enters then is its end, and not the event."""
+    async with two(store, Ask) as (owner, sender):
+        handler = await owner.run("Ask", run_id="a", timeout=60)
+        await anyio.sleep(1)
+        owner._runs["a"]._limit = 0.0  # its event loop was held up until then
+        with pytest.raises(RunFinished):
+            await sender.send_event("a", HumanResponseEvent(response=1))
+        with pytest.raises(WorkflowTimeoutError):
+            await handler
+        assert store.mail() == [] and store.message(1) is None and await sent(owner, "a") == []
+
+
+async def test_a_run_that_is_driven_from_outside_keeps_what_it_has_no_use_for_yet(store: Store) -> None:
+    class Keeps(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> None:
+            return None
+
+        @step
+        async def end(self, ctx: Context, ev: Approved) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Charged)).item)
+
+    async with two(store, lambda: Keeps(stalled="wait")) as (owner, sender):
+        handler = await owner.run("Keeps", run_id="a")
+        await anyio.sleep(1)
+        await sender.send_event("a", Charged("pen"))
+        await sender.send_event("a", Approved())
+        assert await handler == "pen"
 
 
 async def test_who_gives_up_waiting_has_posted_it_all_the_same(store: Store) -> None:
@@ -580,6 +613,45 @@ async def test_nothing_is_looked_for_in_a_store_of_one_process(caplog: pytest.Lo
     async with open_runtime(store=Counting(), workflows=[Slow()]) as runtime:
         assert await (await runtime.run("Slow")) == "slept"
     assert looks == []
+
+
+async def test_a_store_that_knows_of_no_changes_is_looked_into_each_time() -> None:
+    store, loop = MemoryStore(), backend.current()
+    assert loop is not None and store.changes() is None
+    store.commit([Write("a", 1, 0, (), 1.0, new=NewRun("Ask", "me"))])
+    mailbox, calls = Mailbox(store, loop), list[None]()
+    mailbox.call = lambda: calls.append(None)  # type: ignore[method-assign]
+    none = frozenset[int]()
+    assert mailbox.look(None, none) == (None, none) and calls == []
+    assert store.post("a", b"", 1.0) == 1
+    assert mailbox.look(None, none) == (None, {1}) and len(calls) == 1
+    assert mailbox.look(None, frozenset({1})) == (None, {1}) and len(calls) == 1
+    store.withdraw(1)
+    assert mailbox.look(None, frozenset({1})) == (None, none) and len(calls) == 1
+
+
+async def test_nobody_looks_any_more_when_the_runtime_has_closed(tmp_path: Path) -> None:
+    """A look would open the store again, which may be closed by then."""
+    looks: list[str] = []
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(SQLiteStore):
+        def changes(self) -> int | None:
+            looks.append("begins")
+            began.set()
+            assert go_on.wait(60)
+            looks.append("ends")
+            return super().changes()
+
+    store = Slow(tmp_path / "runs.db")
+    async with open_runtime(store=store, workflows=[]):
+        await anyio.sleep(1)
+        assert await anyio.to_thread.run_sync(began.wait, 60)
+        later = threading.Timer(0.05, go_on.set)
+        later.start()
+    store.close()
+    later.join()
+    assert looks == ["begins", "ends"]
 
 
 async def test_take_up_is_yes_or_no() -> None:

@@ -382,6 +382,28 @@ async def test_what_else_the_callers_context_holds_is_there_in_the_steps() -> No
     assert {span.attributes["tag.tags"] for span in told.spans} == {("a", "b")}
 
 
+async def test_text_that_can_not_be_sent_loses_no_batch_of_spans() -> None:
+    class Asking(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Approved, waiter_id="w\udcff")
+            return StopEvent()
+
+    told = Telemetry()
+    token = contexts.attach(contexts.set_value("session.id", "s\udcff", contexts.set_value("tag.tags", ["t\udcff"])))
+    handler = Asking(instruments=[told.instrument]).run(store=MemoryStore())
+    contexts.detach(token)
+    async with handler:
+        await anyio.sleep(1)
+        handler.send_event(Approved(1))
+        await handler
+    assert told.amiss() == [] and len(told.spans) == 4
+    said = json.dumps([dict(span.attributes or {}) for span in told.spans], ensure_ascii=False)
+    assert said.isprintable() and said.encode()
+    for text in ("w\\\\udcff", "s\\\\udcff", "t\\\\udcff"):
+        assert text in said
+
+
 async def test_a_remote_caller() -> None:
     told = Telemetry()
     remote = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1))
