@@ -78,6 +78,19 @@ def test_a_stored_run_is_drawn(folder: Folder) -> None:
     assert "judge" in (folder.path / "one.html").read_text(encoding="utf-8")
 
 
+def test_runs_nested_in_a_stored_run_are_drawn_with_it(folder: Folder) -> None:
+    module = folder.write_flows()
+    stored = ["--store", "runs.db"]
+    assert folder.call("run", f"{module}:outer", "-q", *stored, "--run-id", "one", input="yes\n").code == 0
+    assert folder.call("draw", f"{module}:outer", "--run", "one", *stored, "-o", "one.svg").code == 0
+    drawn = (folder.path / "one.svg").read_text(encoding="utf-8")
+    assert "Outer" in drawn and "Asking" in drawn and ">ask<" in drawn
+    shown = folder.call("runs", "show", "one", *stored, "--json")
+    (inner,) = json.loads(shown.out)["nested"]
+    told = folder.call("draw", f"{module}:outer", "--run", inner["run_id"], *stored)
+    assert told.out.startswith("gantt\n    title Asking run one")
+
+
 def test_a_run_that_waits_is_drawn_and_left_alone(folder: Folder) -> None:
     module = folder.write_flows()
     call = ["run", f"{module}:Asking", "--store", "runs.db", "--run-id", "one", "-q"]

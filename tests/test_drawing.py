@@ -495,10 +495,12 @@ def test_lanes_grow_with_what_is_side_by_side_only() -> None:
         by_lane[bar.lane] = bar.ended
 
 
-@pytest.mark.parametrize("span", [0, 1e-9, 3e-7, 0.001, 0.9, 1, 7, 59, 3600, 1e6])
+@pytest.mark.parametrize("span", [0, 1e-9, 3e-7, 0.001, 0.9, 1, 7, 59, 150, 290, 377, 3600, 9000, 13_000, 1e5, 1e6])
 def test_the_axis_has_a_few_round_times(span: float) -> None:
     found = list(ticks(span))
     assert 1 <= len(found) <= 12
+    if span >= 1:
+        assert all(re.fullmatch(r"\d+(\.\d)? (ms|s|min|h)", label) for _, label in found), found
     assert len({label for _, label in found}) == len(found)
     assert all(seconds(time) == label for time, label in found)
 

@@ -185,10 +185,10 @@ LAYERS = {
         command_line.driving
         command_line.run
         command_line.check
-        command_line.draw
-        command_line.doctor
         command_line.stored
         command_line.stored_books
+        command_line.draw
+        command_line.doctor
         command_line.fact_lines
         command_line.runs_index
         command_line.runs_look

@@ -7,15 +7,15 @@ import click
 
 from flowkit.command_line.exits import DONE, INTERNAL, INTERRUPTED, STORE_UNUSABLE, WRONG_USE, Refused
 from flowkit.command_line.flow_verb import FlowVerb
-from flowkit.command_line.options import flow_argument, open_store, store_option, traceback_option
+from flowkit.command_line.options import flow_argument, store_option, traceback_option
 from flowkit.command_line.output import prints_aside, say, tell
 
 if TYPE_CHECKING:
-    from flowkit.drawing import Drawable
-    from flowkit.history import HistoryEntry
+    from flowkit.drawing import Drawable, Execution
+    from flowkit.store import RunInfo, Store
     from flowkit.workflow import Workflow
 
-__all__ = ["draw", "history"]
+__all__ = ["draw", "execution"]
 
 SUFFIXES = {".html": "html", ".htm": "html", ".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid"}
 
@@ -49,7 +49,7 @@ def draw(flow: str, output: str | None, run_id: str | None, store: str | None) -
     kind = _kind(output)
     with prints_aside():
         workflow = load(flow)
-    drawn = _drawn(workflow if run_id is None else history(workflow, store, run_id), kind)
+    drawn = _drawn(workflow if run_id is None else execution(workflow, store, run_id), kind)
     if output is None or output == "-":
         tell(drawn.rstrip("\n"))
         return DONE
@@ -80,24 +80,37 @@ def _drawn(what: "Drawable", kind: str) -> str:
     return {"html": to_html, "svg": to_svg, "mermaid": to_mermaid}[kind](what)
 
 
-def history(workflow: "Workflow", store: str | None, run_id: str) -> "list[HistoryEntry]":
-    """All that is stored of a run; nothing of it is run or claimed.
+def execution(workflow: "Workflow", store: str | None, run_id: str) -> "Execution":
+    """A stored run, with those nested in it; nothing of it is run or claimed.
 
     Raises:
         Refused: no store was named, it isn't there, or the run is one of another workflow.
         UnknownRun, RunDamaged, CodeChanged, StoreError: as `Runtime.history`.
     """
-    from flowkit.history import history_of
-    from flowkit.storage_errors import UnknownRun
-    from flowkit.workflow import plan_of, records_of
+    from flowkit.command_line.stored import Opened
+    from flowkit.command_line.stored_books import child_of
+    from flowkit.workflow import plan_of
 
-    opened = open_store(store)
-    try:
+    with Opened(store) as opened:
         info = opened.info(run_id)
-        if info is None:
-            raise UnknownRun(run_id, [one.run_id for one in opened.find(newest=True, limit=1000)])
-        if info.workflow != plan_of(workflow).name:
-            raise Refused(f"run {run_id!r} is one of {info.workflow}, not of {plan_of(workflow).name}")
-        return history_of(records_of(workflow), run_id, opened.read(run_id))
-    finally:
-        opened.close()
+        name = plan_of(workflow).name
+        found = workflow if info.workflow == name else child_of(workflow, info.workflow)
+        if found is None:
+            raise Refused(f"run {run_id!r} is one of {info.workflow}, not of {name}")
+        return _with_nested(found, opened.store, info)
+
+
+def _with_nested(workflow: "Workflow", store: "Store", info: "RunInfo") -> "Execution":
+    import attrs
+
+    from flowkit.command_line.stored_books import child_of, read_history
+    from flowkit.drawing import Execution
+
+    nested: list[tuple[int, Execution]] = []
+    for inner in store.find(parent=info.run_id):
+        # Its id says which invocation has started it, unless the step gave it one of its own.
+        invocation = inner.run_id.removeprefix(f"{info.run_id}/").partition(".")[0]
+        child = child_of(workflow, inner.workflow)
+        if child is not None and invocation.isdecimal() and inner.length:
+            nested.append((int(invocation), _with_nested(child, store, inner)))
+    return attrs.evolve(Execution.of(read_history(workflow, info, store)), nested=tuple(nested))

@@ -17,7 +17,7 @@ from flowkit.state import State
 from flowkit.store import RunInfo, Store
 from flowkit.workflow import Workflow, plan_of, records_of
 
-__all__ = ["Waits", "open_waits", "read_history", "read_machine", "workflow_for"]
+__all__ = ["Waits", "child_of", "open_waits", "read_history", "read_machine", "workflow_for"]
 
 
 def workflow_for(info: RunInfo, flows: Sequence[str], *, needed: bool = True) -> tuple[str, Workflow] | None:
@@ -31,7 +31,7 @@ def workflow_for(info: RunInfo, flows: Sequence[str], *, needed: bool = True) ->
     if info.workflow in given:
         return given[info.workflow]
     for named, workflow in given.values():
-        if (child := _child(workflow, info.workflow)) is not None:
+        if (child := child_of(workflow, info.workflow)) is not None:
             return named, child
     if not needed:
         return None
@@ -44,13 +44,13 @@ def workflow_for(info: RunInfo, flows: Sequence[str], *, needed: bool = True) ->
     )
 
 
-def _child(workflow: Workflow, name: str) -> Workflow | None:
+def child_of(workflow: Workflow, name: str) -> Workflow | None:
     """The workflow of this name that was added to it, at any depth."""
     children: dict[str, Workflow] = getattr(vars(workflow).get("_flowkit_record"), "children", {})
     for child in children.values():
         if plan_of(child).name == name:
             return child
-        if (found := _child(child, name)) is not None:
+        if (found := child_of(child, name)) is not None:
             return found
     return None
 

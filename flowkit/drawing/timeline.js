@@ -8,7 +8,7 @@ const longest=byLane.map(l=>{let m=-1;return l.map(i=>m=Math.max(m,B[i][2]))});
 for(const l of sLane)l.sort((a,b)=>S[a][1]-S[b][1]);L.sort((a,b)=>a[3]-b[3]);
 const css=n=>getComputedStyle(document.body).getPropertyValue(n).trim();
 const X=t=>left+(t-t0)/(t1-t0)*(w-left-8),T=x=>t0+(x-left)/(w-left-8)*(t1-t0),Y=l=>l*LH-sy+4;
-const sec=v=>v&&Math.abs(v)<1e-3?(v*1e6).toPrecision(3)+' µs':v&&Math.abs(v)<1?(v*1e3).toPrecision(4)+' ms':Math.abs(v)<300?+v.toPrecision(6)+' s':(v/60).toPrecision(5)+' min';
+const sec=v=>v&&Math.abs(v)<1e-3?(v*1e6).toPrecision(3)+' µs':v&&Math.abs(v)<1?(v*1e3).toPrecision(4)+' ms':Math.abs(v)<120?+v.toPrecision(6)+' s':Math.abs(v)<7200?+(v/60).toPrecision(6)+' min':+(v/3600).toPrecision(6)+' h';
 const first=(l,f)=>{let a=0,b=l.length;while(a<b){const m=a+b>>1;if(f(m))b=m;else a=m+1}return a};
 let due=0;const soon=()=>{if(!due)due=requestAnimationFrame(()=>{due=0;draw()})};
 function size(){const r=main.getBoundingClientRect(),d=devicePixelRatio||1;w=r.width;h=r.height;c.width=w*d;c.height=h*d;
@@ -17,7 +17,9 @@ function draw(){const P={};for(const n of['bg','ink','dim','line','box','edge','
 const col={returned:P.ok,failed:P.bad,retried:P.again,cut:P.cut,running:P.run,waiting:P.wait};
 sy=Math.max(0,Math.min(sy,D.count*LH+8-(h-AX)));drawn=[];g.fillStyle=P.bg;g.fillRect(0,0,w,h);g.font='12px system-ui,sans-serif';
 R.forEach((r,i)=>{if(i%2&&r[4]){g.fillStyle=P.box;g.fillRect(0,Y(r[2]),w,LH*r[3])}});
-let step=1e-9;while((t1-t0)/step>w/110)step*=10;for(const f of[.2,.5])if((t1-t0)/(step*f)<=w/110){step*=f;break}
+const fits=s=>(t1-t0)/s<=w/110;
+let step=t1<=120||fits(10)?1e-9:fits(30)?30:t1<=7200||fits(600)?60:fits(1800)?1800:3600; // in the unit of the labels
+while(!fits(step)){const f=[2,5].find(f=>fits(step*f));step*=f||10;if(f)break}
 g.textAlign='center';for(let k=Math.ceil(t0/step);k*step<=t1;k++){const x=X(k*step);g.fillStyle=P.edge;g.fillRect(x,0,1,h-AX);
 g.fillStyle=P.dim;g.fillText(sec(k*step),x,h-8)}
 g.save();g.beginPath();g.rect(left-3,0,w,h-AX);g.clip();

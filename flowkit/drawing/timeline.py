@@ -5,6 +5,7 @@ it is, and more than `MOST_LINKS` arrows are left out, which the picture says to
 same lanes and shows all of them as one zooms in.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -144,16 +145,13 @@ def ticks(span: float) -> Iterator[tuple[float, str]]:
     if span <= 0:
         yield 0.0, "0 s"
         return
-    step = 10.0**-9
+    units = [(120, 1e-9), (300, 30.0), (7200, 60.0), (18_000, 1800.0), (math.inf, 3600.0)]  # as `seconds` has them
+    step = next(unit for upto, unit in units if span <= upto)
     while span / step > 10:
-        for factor in (1, 2, 5):
-            if span / (step * factor) <= 10:
-                step *= factor
-                break
-        else:
-            step *= 10
-            continue
-        break
+        found = next((factor for factor in (2, 5) if span / (step * factor) <= 10), None)
+        step *= found or 10
+        if found:
+            break
     number = 0
     while number * step <= span * 1.0001:
         yield number * step, seconds(number * step)
@@ -168,7 +166,7 @@ def seconds(value: float) -> str:
         return f"{value * 1e3:.4g} ms"
     return (
         f"{value:.4g} s"
-        if abs(value) < 300
+        if abs(value) < 120
         else f"{value / 60:.4g} min"
         if abs(value) < 7200
         else f"{value / 3600:.4g} h"
