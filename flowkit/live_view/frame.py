@@ -151,7 +151,7 @@ def _add_group(rows: list[Row], group: Group, depth: int, now: float) -> int:
         inner.setdefault(each.via, []).append(each)
     best = FIRST if group.live and not depth else ENDED
     for tally in group.tallies.values():
-        row = _step_row(tally, depth, now, len(group.live))
+        row = _step_row(tally, depth, now, group)
         rows.append(row)
         rows.extend(_details(tally, depth, now))
         best = min(best, row.rank)
@@ -203,8 +203,12 @@ def _ended_row(group: Group, depth: int, name: str, ended: list[str], rank: int)
 # -------------------------------------------------------------------------------------------------------------- steps
 
 
-def _step_row(tally: Tally, depth: int, now: float, runs: int) -> StepRow:
+def _step_row(tally: Tally, depth: int, now: float, group: Group) -> StepRow:
+    runs = len(group.live)
+    was_cut_off = not runs and tally.dropped > 0 and group.outcome != "finished"
     state, age = _state(tally, now, is_live=runs > 0)
+    if was_cut_off and state == "done":
+        state = "stopped"
     retry = tally.next_retry
     bar: tuple[int, int] | None = None
     if tally.goal > 1 and (tally.members or not tally.is_active):
