@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,6 +173,25 @@ def test_the_store_of_the_nearest_settings_file_is_beside_it(folder: Folder, mon
     told = folder.call("run", str(folder.path / "flows.py:JokeFlow"), "topic=x", "--run-id", "one")
     assert told.code == 0
     assert (folder.path / "kept.db").exists()
+
+
+def test_the_line_to_go_on_with_works_where_it_is_printed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the settings name the file of the workflows, from another folder, with a space in its name."""
+    module = folder.write_flows()
+    root = folder.path / "my shop"
+    (root / "deep").mkdir(parents=True)
+    (folder.path / f"{module}.py").rename(root / f"{module}.py")
+    (root / "pyproject.toml").write_text(f'[tool.flowkit]\nstore = "kept.db"\nflows = ["{module}.py:Asking"]\n')
+    monkeypatch.chdir(root / "deep")
+    told = folder.call("run", f"../{module}.py:Asking", "topic=x", "--run-id", "the first", "-q")
+    assert told.code == 4
+    for _ in range(2):
+        line = told.err.splitlines()[-1]
+        assert line.startswith("  flowkit runs resume 'the first' --store '")
+        told = folder.call(*shlex.split(line)[1:], "-q")
+        assert told.code == 4, told
+        told = folder.call("runs", "resume", "the first", "-q")  # its workflow is named by the settings
+        assert told.code == 4 and "--flow" not in told.err
 
 
 def test_the_environment_goes_before_the_settings(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

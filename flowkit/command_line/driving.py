@@ -32,6 +32,7 @@ from flowkit.command_line.exits import (
     one_of,
     place_of,
 )
+from flowkit.command_line.options import written
 from flowkit.command_line.output import plain, say, tell, tell_json
 from flowkit.command_line.progress import Progress, progress_for
 from flowkit.command_line.values import field_text, fields_of
@@ -67,7 +68,7 @@ class Place:
 
     def options(self) -> str:
         assert self.store is not None
-        return f"--store {shlex.quote(str(self.store))} --flow {shlex.quote(self.flow)}"
+        return written(self.store, self.flow)
 
 
 @attrs.frozen

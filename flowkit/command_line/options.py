@@ -7,6 +7,7 @@ pyproject.toml (from the current directory upwards)::
 """
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,7 @@ __all__ = [
     "traceback_option",
     "values_argument",
     "workflows_of",
+    "written",
 ]
 
 PATIENCE = 5.0
@@ -179,7 +181,7 @@ def _no_store(path: Path) -> str:
 
 
 def workflows_of(flows: Sequence[str], *, needed: bool = True) -> "dict[str, tuple[str, Workflow]]":
-    """The workflows that were given, or set, by their names: each with what it was named by.
+    """The workflows that were given, or set, by their names: each with what to name it by (see `written`).
 
     Raises:
         Refused: there is none where some are ``needed``, one can't be loaded, or two have the same name.
@@ -188,18 +190,25 @@ def workflows_of(flows: Sequence[str], *, needed: bool = True) -> "dict[str, tup
     from flowkit.workflow import plan_of
 
     found: dict[str, tuple[str, Workflow]] = {}
+    places: dict[str, str] = {}
     for named, folder in _flows(flows):
         workflow = load(named, folder=folder)
         name = plan_of(workflow).name
         if name in found:
-            raise Refused(f"{found[name][0]} and {named} are both called {name}: a stored run knows its own by name")
-        found[name] = named, workflow
+            raise Refused(f"{places[name]} and {named} are both called {name}: a stored run knows its own by name")
+        places[name] = named
+        found[name] = "" if folder is not None else named, workflow
     if needed and not found:
         raise Refused(
             'which workflows? Write --flow module:Flow, or set FLOWKIT_FLOWS, or write flows = ["module:Flow"] in '
             "[tool.flowkit] of pyproject.toml"
         )
     return found
+
+
+def written(path: Path, *flows: str) -> str:
+    """The options of a command to be written down. What pyproject.toml names (an empty text) is found there again."""
+    return " ".join([f"--store {shlex.quote(str(path))}", *(f"--flow {shlex.quote(one)}" for one in flows if one)])
 
 
 def _flows(given: Sequence[str]) -> list[tuple[str, Path | None]]:

@@ -12,7 +12,7 @@ import anyio
 from flowkit.command_line.driving import Place, drive
 from flowkit.command_line.driving import told as told_ending
 from flowkit.command_line.exits import DONE, FAILED, INTERRUPTED, STORE_UNUSABLE, WAITING, code_of, line_of, one_of
-from flowkit.command_line.options import workflows_of
+from flowkit.command_line.options import workflows_of, written
 from flowkit.command_line.output import is_terminal, plain, say, tell, tell_json
 from flowkit.command_line.progress import progress_for
 from flowkit.command_line.stored import Opened, free_runs
@@ -51,6 +51,7 @@ def resume_all(store: str | None, flows: Sequence[str], backend: str, *, quiet: 
         after = {one.run_id: opened.store.info(one.run_id) for one in mine}
     if was_stopped:
         say("\nstopped: what had not ended is suspended, nothing is lost")
+        say(f"  flowkit runs resume --all {written(opened.path, *(named for named, _ in workflows.values()))}")
         return INTERRUPTED
     told = [_told(one, after[one.run_id], endings.get(one.run_id), results) for one in mine]
     if as_json:

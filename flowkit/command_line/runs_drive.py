@@ -25,6 +25,7 @@ from flowkit.command_line.options import (
     store_option,
     traceback_option,
     values_argument,
+    written,
 )
 from flowkit.command_line.output import say, tell, tell_json
 from flowkit.command_line.stored import run_argument
@@ -52,10 +53,6 @@ def wait_option(function: F) -> F:
         show_default=True,
         help="How long to wait until whoever drives the run has taken it. It is stored in any case.",
     )(function)
-
-
-def _options(opened: "Opened", named: str) -> str:
-    return f"--store {shlex.quote(str(opened.path))} --flow {shlex.quote(named)}"
 
 
 def _refuse_ended(info: "RunInfo", what: str) -> None:
@@ -203,7 +200,7 @@ def _tell_posted(
     if is_taken:
         return
     say("it is stored; the run has it as soon as it goes on: whoever drives it takes it, or")
-    say(f"  flowkit runs resume {shlex.quote(info.run_id)} {_options(opened, named)}")
+    say(f"  flowkit runs resume {shlex.quote(info.run_id)} {written(opened.path, named)}")
 
 
 # -------------------------------------------------------------------------------------------------------------- cancel
@@ -288,7 +285,7 @@ def _cancel_here(opened: "Opened", workflow: "Workflow", run_id: str, backend: s
 
 def _refuse_nested(info: "RunInfo", verb: str, opened: "Opened", named: str) -> None:
     if info.parent is not None:
-        rest = f"flowkit runs {verb} {shlex.quote(info.parent)} {_options(opened, named)}"
+        rest = f"flowkit runs {verb} {shlex.quote(info.parent)} {written(opened.path, named)}"
         raise Refused(f"run {info.run_id!r} is nested in {info.parent!r}: write `{rest}`")
 
 
@@ -342,7 +339,7 @@ def fork(run_id: str, after: str, new_id: str | None, store: str | None, flows: 
         tell_json({"run_id": made, "forked_from": run_id, "after": place})
     else:
         tell(made)
-        say(f"stored; to go on with it: flowkit runs resume {shlex.quote(made)} {_options(opened, named)}")
+        say(f"stored; to go on with it: flowkit runs resume {shlex.quote(made)} {written(opened.path, named)}")
     return DONE
 
 
