@@ -20,7 +20,7 @@ Where everything lives, innermost first; imports only ever point upwards in this
     performer, requests, nesting, runner,
     notebooks, handler, launching, kept,
     workflow, checkpointer, posting, runtime
-    opentelemetry                             traces and metrics of runs
+    opentelemetry, keyboard                   traces and metrics of runs; lines that somebody types
     testing, examples, drawing,               checks for stores; programs to read and to run; pictures
     live_view, command_line                   runs as they go, in a terminal; `flowkit run …`
 

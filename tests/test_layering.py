@@ -95,6 +95,7 @@ LAYERS = {
     """,
     "edges": """
         opentelemetry
+        keyboard
         testing.places
         testing.problems
         testing.scheduling

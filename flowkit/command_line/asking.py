@@ -10,20 +10,14 @@ first. In a terminal it is asked field by field, each read by its annotation and
 fields that the wait requires to be as they are aren't asked. From a pipe each line is a whole answer
 (`values.answer_of`).
 
-**Reading** is done in a thread, which is woken to go when nobody wants the line any more. So the event loop goes on,
-and Ctrl-C works at once. Lines are read byte by byte: what comes after them is for others. The terminal's modes are
-left alone, so there is nothing to put right again.
+**Reading** is `keyboard`'s: the run goes on meanwhile, and Ctrl-C works at once.
 """
 
 import contextlib
-import os
-import select
 import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import attrs
 
 from flowkit.command_line.output import is_terminal, printable, say
@@ -33,6 +27,7 @@ from flowkit.errors import EventError, did_you_mean, shown
 from flowkit.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent
 from flowkit.handler import Handler
 from flowkit.instruments import Instrument, ObservedWait
+from flowkit.keyboard import typed_line
 from flowkit.nesting import Nesting
 from flowkit.stream import Origin
 from flowkit.testing.parameters import MISSING, Parameter
@@ -65,7 +60,7 @@ class Input:
         if self.has_ended:
             raise NoMoreInput
         try:
-            line = await _read(prompt)
+            line = await typed_line(lambda: _show_prompt(prompt))
         except BaseException:
             self.was_left = True
             say()  # the cursor is behind the prompt
@@ -80,64 +75,10 @@ class Input:
         return text
 
 
-async def _read(prompt: str) -> bytes:
-    from flowkit.performer import first_of
-
-    line = b""
-    done = anyio.Event()
-    waking, wake = os.pipe()
-
-    async def wait() -> None:
-        nonlocal line
-        _show_prompt(prompt)  # only now that Ctrl-C is heeded
-        line = await anyio.to_thread.run_sync(_typed, _descriptor(), waking)
-        done.set()
-
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(wait)
-            try:
-                # Not for the thread itself: while trio's main task can't be cancelled, Ctrl-C can't come.
-                await done.wait()
-            finally:
-                os.close(wake)
-    except BaseExceptionGroup as several:
-        raise first_of(several) from None
-    finally:
-        os.close(waking)
-    return line
-
-
 def _show_prompt(prompt: str) -> None:
     import click
 
     click.echo(printable(prompt), nl=False, err=True)
-
-
-def _descriptor() -> int | None:
-    """Standard input's number; ``None`` where it is no file, or can't be waited for together with a pipe."""
-    try:
-        return sys.stdin.fileno() if os.name == "posix" else None  # elsewhere select() takes only sockets
-    except (OSError, ValueError):  # it is a program's own, or was closed
-        return None
-
-
-def _typed(source: int | None, waking: int) -> bytes:
-    """A line; what there is of one when the other end of ``waking`` is closed."""
-    if source is None:
-        return b"" if sys.stdin.closed else sys.stdin.readline().encode(sys.stdin.encoding or "utf-8", "replace")
-    line = b""
-    while not line.endswith(b"\n"):
-        if waking in select.select([source, waking], [], [])[0]:
-            return line
-        try:
-            byte = os.read(source, 1)
-        except OSError:  # the terminal was closed
-            byte = b""
-        if not byte:
-            return line
-        line += byte
-    return line
 
 
 # ------------------------------------------------------------------------------------------------------- what is open

@@ -6,17 +6,15 @@ Exit codes that all of them have: 1, it failed, with a line that says why; 2, wr
 import argparse
 import importlib.util
 import os
-import select
 import sys
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from flowkit import WorkflowError
-from flowkit.performer import first_of
+from flowkit.keyboard import typed_line
 
 
 def parser_of(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -73,47 +71,8 @@ async def read_line(prompt: str) -> str | None:
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed before the program began
         say("")
         return None
-    line = b""
-    typed = anyio.Event()
-    waking, wake = os.pipe()
-
-    async def wait() -> None:
-        nonlocal line
-        say(prompt, end="")  # only now that Ctrl-C is heeded
-        line = await anyio.to_thread.run_sync(_typed, sys.stdin.fileno(), waking)
-        typed.set()
-
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(wait)
-            try:
-                # Not for the thread itself: while trio's main task can't be cancelled, Ctrl-C can't come.
-                await typed.wait()
-            finally:
-                os.close(wake)
-    except BaseExceptionGroup as several:
-        raise first_of(several) from None
-    finally:
-        os.close(waking)
+    line = await typed_line(lambda: say(prompt, end=""))
     if not line:
         say("")
         return None
     return line.decode(sys.stdin.encoding or "utf-8", "replace").strip()
-
-
-def _typed(terminal: int, waking: int) -> bytes:
-    """A line; what there is of one when the other end of ``waking`` is closed. Byte by byte: the rest is of others."""
-    if os.name != "posix":  # select() takes only sockets: there, Enter ends the thread
-        return sys.stdin.buffer.readline()
-    line = b""
-    while not line.endswith(b"\n"):
-        if waking in select.select([terminal, waking], [], [])[0]:
-            return line
-        try:
-            byte = os.read(terminal, 1)
-        except OSError:  # the terminal was closed
-            byte = b""
-        if not byte:
-            return line
-        line += byte
-    return line

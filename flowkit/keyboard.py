@@ -1,0 +1,74 @@
+"""A line of standard input, awaited: for programs that ask somebody while a run goes on.
+
+It is read in a thread, which is woken to go when nobody wants the line any more. So the event loop goes on, Ctrl-C
+works at once, and no thread stays behind that waits for a key. Lines are read byte by byte: what comes after them is
+for others. The terminal's modes are left alone, so there is nothing to put right again.
+"""
+
+import os
+import select
+import sys
+from collections.abc import Callable
+
+import anyio
+import anyio.to_thread
+
+from flowkit.performer import first_of
+
+__all__ = ["typed_line"]
+
+
+async def typed_line(show_prompt: Callable[[], object]) -> bytes:
+    """The next line, with its end; what there is of one where the input ends, so ``b""`` at its end (Ctrl-D).
+
+    Cancelling this (Ctrl-C does) drops what had come of a line; of a terminal nothing comes before Enter.
+    """
+    line = b""
+    done = anyio.Event()
+    waking, wake = os.pipe()
+
+    async def wait() -> None:
+        nonlocal line
+        show_prompt()  # only now that Ctrl-C is heeded
+        line = await anyio.to_thread.run_sync(_typed, _descriptor(), waking)
+        done.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            try:
+                # Not for the thread itself: while trio's main task can't be cancelled, Ctrl-C can't come.
+                await done.wait()
+            finally:
+                os.close(wake)
+    except BaseExceptionGroup as several:
+        raise first_of(several) from None
+    finally:
+        os.close(waking)
+    return line
+
+
+def _descriptor() -> int | None:
+    """Standard input's number; ``None`` where it is no file, or can't be waited for together with a pipe."""
+    try:
+        return sys.stdin.fileno() if os.name == "posix" else None  # elsewhere select() takes only sockets
+    except (OSError, ValueError):  # it is a program's own, or was closed
+        return None
+
+
+def _typed(source: int | None, waking: int) -> bytes:
+    """A line; what there is of one when the other end of ``waking`` is closed."""
+    if source is None:
+        return b"" if sys.stdin.closed else sys.stdin.readline().encode(sys.stdin.encoding or "utf-8", "replace")
+    line = b""
+    while not line.endswith(b"\n"):
+        if waking in select.select([source, waking], [], [])[0]:
+            return line
+        try:
+            byte = os.read(source, 1)
+        except OSError:  # the terminal was closed
+            byte = b""
+        if not byte:
+            return line
+        line += byte
+    return line
