@@ -100,6 +100,21 @@ def test_ctrl_d_at_every_prompt(
             assert terminal.is_as_before()
 
 
+def test_resuming_all_asks_for_what_stepwise_runs_hold_back(folder: Folder) -> None:
+    stored = ["--store", "runs.db"]
+    with run(folder, "JokeFlow", "topic=x", "--stepwise", *stored, "--run-id", "one") as terminal:
+        terminal.read_until(WHICH)
+        terminal.type(CTRL_C)
+        assert terminal.end()[0] == 130
+    with Terminal(["runs", "resume", "--all", "-q", *stored, "--flow", "flows:JokeFlow"], folder.path) as terminal:
+        for produced in ("1. Joke(", "1. StopEvent("):
+            terminal.read_until(produced)
+            terminal.read_until(WHICH)
+            terminal.type("\n")
+        code, told = terminal.end()
+        assert code == 0 and told.endswith("(7/10)\n"), told
+
+
 @both
 def test_ctrl_c_while_a_step_runs(folder: Folder, backend: str) -> None:
     with run(folder, "Sleepy", "--backend", backend) as terminal:

@@ -87,11 +87,12 @@ def _asked(store: str | None, info: RunInfo, flow: tuple[str, Workflow], backend
 
 
 def _wants_answer(opened: Opened, info: RunInfo, workflow: Workflow) -> bool:
-    """Whether somebody could answer it, or a run nested in it; it may wait for its time only."""
+    """Whether somebody could answer it, or a run nested in it, or say which events go on; it may wait for its time
+    only."""
     if any(one.status == "waiting" for one in opened.store.find(parent=info.run_id)):
         return True
     machine = read_machine(records_of(workflow), info, opened.store)
-    return bool(open_waits(machine, ()))
+    return bool(machine.held or open_waits(machine, ()))
 
 
 async def _drive(
