@@ -78,7 +78,7 @@ class Watch:
         self._machine: Machine | None = None
         self._seen = 0  # the last number that the machine had given when it was looked at
         self._has_begun = False
-        self._waits: dict[tuple[int, str], ObservedWait] = {}
+        self._waits: dict[int, dict[str, ObservedWait]] = {}  # by invocation and waiter
 
     def _tell(self, method: str, *args: Any) -> None:
         for one in self.instruments:
@@ -144,7 +144,7 @@ class Watch:
             case WaitOpened():
                 self._wait_opened(fact)
             case WaitAbandoned():
-                self._wait_ended((fact.invocation, fact.waiter), fact.time, "abandoned", None)
+                self._wait_ended(fact.invocation, fact.waiter, fact.time, "abandoned", None)
             case RunStarted() | RunResumed():
                 self._begun(fact.time)
             case _:
@@ -153,8 +153,8 @@ class Watch:
             if type(command) is StartStep:
                 self._queued(command, fact.time, cause)
             elif type(command) is AnswerWait:
-                key = command.invocation, command.waiter
-                self._wait_ended(key, fact.time, "timed out" if command.event is None else "answered", command.event)
+                outcome: Literal["timed out", "answered"] = "timed out" if command.event is None else "answered"
+                self._wait_ended(command.invocation, command.waiter, fact.time, outcome, command.event)
         if self._machine is not None:
             self._look_at_queues(self._machine, fact, cause)
 
@@ -237,8 +237,9 @@ class Watch:
     ) -> ObservedAttempt | None:
         attempt = self._attempts.pop(fact.invocation, None)
         if attempt is not None:
-            for key in [key for key in self._waits if key[0] == fact.invocation]:
-                self._wait_ended(key, fact.time, "abandoned", None)
+            for waiter in list(self._waits.get(fact.invocation, ())):
+                self._wait_ended(fact.invocation, waiter, fact.time, "abandoned", None)
+            self._waits.pop(fact.invocation, None)
             attempt.ended, attempt.outcome = fact.time, outcome
             attempt.result, attempt.error, attempt.delay = result, error, delay
             if delay is not None:
@@ -250,19 +251,22 @@ class Watch:
         attempt = self._attempts.get(fact.invocation)
         if attempt is None:
             return
-        wait = self._waits[fact.invocation, fact.waiter] = ObservedWait(
+        wait = ObservedWait(
             attempt, fact.waiter, fact.event_type, fact.requirements, fact.timeout, fact.question, fact.time
         )
+        self._waits.setdefault(fact.invocation, {})[fact.waiter] = wait
         self._tell("wait_opened", wait)
 
     def _wait_ended(
         self,
-        key: tuple[int, str],
+        invocation: int,
+        waiter: str,
         time: float,
         outcome: Literal["answered", "timed out", "abandoned", "cancelled"],
         answer: Event | None,
     ) -> None:
-        wait = self._waits.pop(key, None)
+        waits = self._waits.get(invocation)
+        wait = None if waits is None else waits.pop(waiter, None)
         if wait is not None:
             wait.ended, wait.outcome, wait.answer = time, outcome, answer
             self._tell("wait_ended", wait)
@@ -284,8 +288,8 @@ class Watch:
             return  # it never came to it: it was cancelled first, or couldn't be found or stored
         if not self._has_begun:
             self._begun(run.began)  # what it carries is stored, but it came no further
-        for key, wait in list(self._waits.items()):
-            self._wait_ended(key, wait.attempt.ended or now, "cancelled", None)
+        for wait in [wait for waits in self._waits.values() for wait in waits.values()]:
+            self._wait_ended(wait.attempt.invocation, wait.waiter_id, wait.attempt.ended or now, "cancelled", None)
         for attempt in self._attempts.values():
             attempt.ended, attempt.outcome = attempt.ended or now, "cancelled"
             self._tell("attempt_ended", attempt)

@@ -287,6 +287,47 @@ async def test_how_a_wait_ends(how: str) -> None:
     assert told.runs[0].outcome == ("cancelled" if how == "cancelled" else "finished")
 
 
+class Looked(dict[Any, Any]):
+    """How many of its items were looked at in turn."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in super().__iter__():
+            Looked.count += 1
+            yield key
+
+
+class ManyWaits(Workflow):
+    @step
+    async def plan(self, ev: StartEvent) -> list[Item]:
+        return [Item(n) for n in range(100)]
+
+    @step
+    async def wait(self, ctx: Context, ev: Item) -> Made:
+        return Made((await ctx.wait_for_event(Approved, requirements={"n": ev.n})).n)
+
+    @step
+    async def gather(self, evs: list[Made]) -> StopEvent:
+        return StopEvent(result=len(evs))
+
+
+async def test_however_many_wait_an_attempts_end_costs_the_same() -> None:
+    told, checked = Recorder(), Checked()
+    handler = ManyWaits(instruments=[told, checked]).run()
+    watch = handler._run.watch
+    assert watch is not None
+    Looked.count, watch._waits = 0, Looked()
+    async with handler:
+        await anyio.sleep(1)
+        assert len(told.waits) == 100
+        for n in range(100):
+            handler.send_event(Approved(n))
+            await anyio.sleep(1)
+        assert await handler == 100
+    assert Looked.count == 0 and checked.amiss() == []
+
+
 class Wrong(Workflow):
     @step
     async def work(self, ev: StartEvent) -> StopEvent:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_a_message_that_was_altered(store: SQLiteStore) -> None:
     store.commit([Write("r", 1, 0, (), 3.0, refused=[(damaged.number, "it can't be read")])])
     told = store.message(damaged.number)
     assert told is not None and told.refusal == "it can't be read"
+
+
+def test_numbers_that_may_have_been_given_before_are_not_given_again(store: SQLiteStore) -> None:
+    """Whoever posted the first would take the other's being gone for its own."""
+    store.commit([new("r")])
+    assert store.post("r", b"one", 2.0) == 1
+    assert not store.withdraw(0)
+    assert store.withdraw(1) and store.post("r", b"two", 2.0) == 2
+    for change in ("run = 0", "seal = 1", "refusal = ''", "posted = 1.0", "data = x'00'"):
+        database(store.path, f"UPDATE mail SET {change} WHERE number = 0")
+        with pytest.raises(StoreError, match="its mail isn't as it was written"):
+            store.post("r", b"three", 3.0)
+        assert [one.data for one in store.mail()] == [b"two"]
+        database(store.path, "DELETE FROM mail WHERE number = 0", "DELETE FROM mail WHERE number > 2")
+        database(
+            store.path, f"INSERT INTO mail SELECT 0, 2, 0.0, x'', NULL, {crc32(repr((0, 2, '', 0.0, None)).encode())}"
+        )
 
 
 def test_what_nobody_asks_for_is_forgotten(store: SQLiteStore) -> None:
