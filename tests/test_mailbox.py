@@ -28,7 +28,7 @@ from flowkit import (
 )
 from flowkit.errors import MisdirectedEvent, WrongCall
 from flowkit.facts import EventSent
-from flowkit.mailbox import Mailbox, tell_this_process
+from flowkit.mailbox import Mailbox, _Watcher, tell_this_process
 from flowkit.memory_store import MemoryStore
 from flowkit.posting import is_delivered
 from flowkit.runtime import Runtime, open_runtime
@@ -644,6 +644,28 @@ async def test_a_store_that_knows_of_no_changes_is_looked_into_each_time() -> No
     assert mailbox.look(None, frozenset({1})) == (None, {1}) and len(calls) == 1
     store.withdraw(1)
     assert mailbox.look(None, frozenset({1})) == (None, none) and len(calls) == 1
+
+
+async def test_that_nobody_can_look_is_said_once_each_time(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowkit.mailbox.INTERVAL", 0)
+    loop = backend.current()
+    assert loop is not None
+    mailbox = Mailbox(MemoryStore(), loop)
+    watcher = _Watcher(mailbox)
+    looks = ["fails", "fails", "goes", "fails", "fails", "fails", "goes"]
+
+    def look(before: int | None, known: frozenset[int]) -> tuple[int | None, frozenset[int]]:
+        if len(looks) == 1:
+            watcher.stopped.set()
+        if looks.pop(0) == "fails":
+            raise StoreError("the store", "the disk is away", "put it back", "failed")
+        return before, known
+
+    mailbox.look = look  # type: ignore[method-assign]
+    watcher.run()
+    assert looks == [] and caplog.text.count("mail could not be looked for") == 2
 
 
 async def test_nobody_looks_any_more_when_the_runtime_has_closed(tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def test_whether_anything_has_changed(store: SQLiteStore) -> None:
     store.commit([new("r")])
     other = SQLiteStore(store.path)
     before = store.changes()
+    store.close()
+    assert store.changes() != before  # nobody knows what has happened while it was closed
+    before = store.changes()
     assert store.changes() == before
     other.post("r", b"one", 2.0)
     after = store.changes()
