@@ -23,7 +23,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from fractions import Fraction
@@ -153,6 +153,9 @@ def _is_open(kind: Any) -> bool:
 # --------------------------------------------------------------------------------------------------------------- text
 
 
+_EXAMPLES = {(str,): '["a", "b"]', (int,): "[1, 2]", (float,): "[1.5, 2]"}
+
+
 def from_text(text: str, annotation: Any, convert: Convert | None = None) -> Any:
     """What a text means where this annotation is.
 
@@ -174,8 +177,16 @@ def from_text(text: str, annotation: Any, convert: Convert | None = None) -> Any
             return _text(text, member, convert)
         except Wrong as error:
             errors.append(error)
-    inside = next((error for error in errors if error.path), None)
-    raise inside or Wrong(expected(annotation), shown(text))
+    raise _nearest(errors, annotation, members, shown(text), "")
+
+
+def _nearest(errors: list[Wrong], annotation: Any, members: Sequence[Any], given: str, path: str) -> Wrong:
+    """What is wrong with something that fits no member of a union: where one of them was nearly it, what is wrong with
+    it as that."""
+    plain = [_expected(member) for member in members]
+    near = [error for error in errors if error.path != path or error.wanted not in plain]
+    advice = errors[0].advice if len(errors) == 1 else None
+    return near[0] if len(near) == 1 else Wrong(expected(annotation), given, path, advice)
 
 
 def _text(text: str, kind: Any, convert: Convert | None) -> Any:
@@ -201,6 +212,8 @@ def _text(text: str, kind: Any, convert: Convert | None) -> Any:
             data = json.loads(text)
         except (ValueError, RecursionError):
             advice = "write it in quotes, so that the shell leaves it alone" if text[:1] in ("[", "{") else None
+            if advice is None and (example := _EXAMPLES.get(get_args(kind)[:1])) and _is_listlike(origin):
+                advice = f"write it as '{example}'"
             raise Wrong(_expected(kind), shown(text), "", advice) from None
         return from_json(data, kind, convert)
     return _converted(text, kind, convert, "")
@@ -309,8 +322,7 @@ def from_json(data: Any, annotation: Any, convert: Convert | None = None, path: 
             return _json(data, member, convert, path)
         except Wrong as error:
             errors.append(error)
-    inside = [error for error in errors if error.path != path]
-    raise inside[0] if len(inside) == 1 else Wrong(expected(annotation), _shown(data), path)
+    raise _nearest(errors, annotation, members, _shown(data), path)
 
 
 def _json(data: Any, kind: Any, convert: Convert | None, path: str) -> Any:
