@@ -90,7 +90,8 @@ class Mailbox:
             with anyio.move_on_after(min(seconds, math.inf if watches and not self._failed else INTERVAL)):
                 await self._woken.wait()
         self._woken = None
-        self._called = self._called or self._failed
+        if self._failed:
+            self._called = True  # never to be set to False here: another thread may have called just now
         if not watches and not self._called:
             self._watcher = _Watcher(self)
             self._watcher.start()
