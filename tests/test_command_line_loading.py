@@ -1,5 +1,6 @@
 """``module:Flow`` and ``path/to/flow.py:Flow``: what is found, and what is said where it isn't."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,3 +258,13 @@ def test_faulty_wiring_is_told_whole(folder: Folder) -> None:
     assert told.code == 2
     assert told.err.startswith("Error: Faulty can't run, it has ")
     assert "\n  1. Faulty" in told.err and "\n  2. Faulty" in told.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the current directory can't be removed")
+def test_a_current_directory_that_was_removed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = folder.path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    told = folder.call("run", str(folder.path / "one.py:Flow"))
+    assert (told.code, told.err) == (2, "Error: the current directory isn't there any more: go to one that is\n")

@@ -46,7 +46,7 @@ def load(named: str, *, folder: Path | None = None) -> Workflow:
 def load_with_maker(named: str, *, folder: Path | None = None) -> tuple[Workflow, Workflow | Callable[[], Workflow]]:
     """As `load`; and what makes more like it, or the same instance where that is what was named."""
     where, name = _parts(named)
-    _find_modules_in(os.getcwd(), *([] if folder is None else [str(folder)]))
+    _find_modules_in(_here(), *([] if folder is None else [str(folder)]))
     if where.endswith(".py") or os.sep in where or "/" in where:
         module = _import_file(named, where, folder)
     else:
@@ -81,6 +81,13 @@ def _parts(named: str) -> tuple[str, str]:
     return where, name
 
 
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        raise Refused("the current directory isn't there any more: go to one that is") from None
+
+
 def _find_modules_in(*folders: str) -> None:
     for folder in reversed(folders):
         if folder in sys.path:
@@ -112,7 +119,7 @@ def _import_module(named: str, where: str) -> ModuleType:
 
 def _no_module(missing: str, where: str) -> str:
     above, _, last = missing.rpartition(".")
-    here = os.getcwd()
+    here = _here()
     places = [here] if not above else list(getattr(sys.modules.get(above), "__path__", ()))
     known = [one.name for one in pkgutil.iter_modules(places)]
     if above and hasattr(sys.modules.get(above), last):
@@ -155,7 +162,7 @@ def _import_file(named: str, where: str, folder: Path | None) -> ModuleType:
     if len(parts) > 1:
         if parts[-1] == "__init__":
             del parts[-1]
-        _find_modules_in(os.getcwd(), str(root))
+        _find_modules_in(_here(), str(root))
         module = _import_module(named, ".".join(parts))
         _check_is(module, path, where)
         return module
@@ -168,7 +175,7 @@ def _run_file(path: Path, where: str) -> ModuleType:
     if (known := sys.modules.get(name)) is not None:
         _check_is(known, path, where)
         return known
-    _find_modules_in(str(path.parent), os.getcwd())
+    _find_modules_in(str(path.parent), _here())
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise Refused(f"{where} can't be imported")
