@@ -537,3 +537,14 @@ def test_stepwise_is_refused_where_a_stored_run_did_not_begin_so(folder: Folder)
     assert folder.call(*call, input="yes\n\n").code == 0
     told = folder.call(*call, "--stepwise")
     assert (told.code, told.out) == (0, "True GOOD\n")
+
+
+def test_what_a_nested_run_waits_for_is_shown_of_the_outer_one(folder: Folder) -> None:
+    flows = folder.write_flows()
+    stored = ["--store", "runs.db", "--flow", f"{flows}:outer"]
+    assert folder.call("run", f"{flows}:outer", "-q", "--store", "runs.db", "--run-id", "one").code == 4
+    (waits,) = json.loads(folder.call("runs", "show", "one", *stored, "--json").out)["waits_for"]
+    assert waits["run_id"].startswith("one/") and waits["takes"][0]["type"] == "Answer"
+    line = f"in ask of {waits['run_id']}, asked Question(who='boss', text='Publish nested?')\n"
+    assert line in folder.call("runs", "show", "one", *stored).out
+    assert folder.call("runs", "send", "one", "Answer", "who=boss", "ok=yes", *stored).code == 0

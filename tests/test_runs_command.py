@@ -294,6 +294,7 @@ def test_show_a_run_that_asks(shop: Shop) -> None:
     assert data["started_with"] == {"type": "Placed", "fields": {"item": "pen"}}
     assert data["waits_for"] == [
         {
+            "run_id": "a",
             "step": None,
             "takes": [{"type": "Approved", "fields": "by: str, ok: bool = True"}],
             "requires": {},

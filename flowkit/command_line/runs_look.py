@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowkit.command_line.stored_books import Waits
     from flowkit.machine import Machine
     from flowkit.store import RunInfo
+    from flowkit.workflow import Workflow
 
 __all__ = ["history", "show", "watch"]
 
@@ -92,17 +93,16 @@ def _inside(opened: "Opened", info: "RunInfo", workflow: Any) -> dict[str, Any]:
     """What its records tell."""
     from flowkit.command_line.exits import line_of
     from flowkit.command_line.fact_lines import event_data, value_data
-    from flowkit.command_line.stored_books import open_waits, read_history, read_machine
+    from flowkit.command_line.stored_books import read_machine
     from flowkit.errors import WorkflowCancelled
     from flowkit.workflow import records_of
 
-    entries = read_history(workflow, info, opened.store)
     machine = read_machine(records_of(workflow), info, opened.store)
     data: dict[str, Any] = {
         "started_with": None if machine.start_event is None else event_data(machine.start_event),
         "steps": _steps(machine),
         "held_back": [event_data(one.event) for one in machine.held.values() if one.event is not machine.start_event],
-        "waits_for": [_wait_data(one) for one in open_waits(machine, entries)],
+        "waits_for": _waits(opened, info, workflow),
         "state": plain(machine.state.root),
     }
     outcome = machine.outcome
@@ -125,11 +125,28 @@ def _steps(machine: "Machine") -> list[dict[str, Any]]:
     return found
 
 
-def _wait_data(wait: "Waits") -> dict[str, Any]:
+def _waits(opened: "Opened", info: "RunInfo", workflow: "Workflow") -> list[dict[str, Any]]:
+    """What it waits for, and those nested in it: an answer that is sent to it finds them."""
+    from flowkit.command_line.stored_books import child_of, open_waits, read_history, read_machine
+    from flowkit.store import ENDED
+    from flowkit.workflow import records_of
+
+    machine = read_machine(records_of(workflow), info, opened.store)
+    entries = read_history(workflow, info, opened.store)
+    found = [_wait_data(one, info.run_id) for one in open_waits(machine, entries)]
+    for inner in opened.store.find(parent=info.run_id):
+        child = child_of(workflow, inner.workflow)
+        if child is not None and inner.length and inner.status not in (*ENDED, "damaged"):
+            found += _waits(opened, inner, child)
+    return found
+
+
+def _wait_data(wait: "Waits", run_id: str) -> dict[str, Any]:
     from flowkit.command_line.fact_lines import event_data
     from flowkit.command_line.values import fields_text
 
     return {
+        "run_id": run_id,
         "step": wait.step,
         "takes": [{"type": kind.__name__, "fields": fields_text(kind)} for kind in wait.kinds],
         "requires": plain(wait.requires),
@@ -161,7 +178,7 @@ def _in_words(data: dict[str, Any]) -> list[str]:
         rows.append(("step", f"{one['step']}: {one['status']}{attempt}, {_any_text(one['event'])}"))
     rows += [("held back", _event_text(one)) for one in data.get("held_back", ())]
     for one in data.get("waits_for", ()):
-        rows.append(("waits for", _wait_text(one, now)))
+        rows.append(("waits for", _wait_text(one, data["run_id"], now)))
     rows += [("nested", f"{one['run_id']} ({one['workflow']}, {one['status']})") for one in data["nested"]]
     if data.get("state"):
         state = data["state"]
@@ -181,13 +198,15 @@ def _in_words(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _wait_text(one: dict[str, Any], now: float) -> str:
+def _wait_text(one: dict[str, Any], run_id: str, now: float) -> str:
     from flowkit.command_line.stored import span
     from flowkit.errors import shown
 
     takes = " or ".join(f"{kind['type']} ({kind['fields']})" for kind in one["takes"])
     needs = "".join(f", {name}={shown(value)}" for name, value in one["requires"].items())
     who = f", in {one['step']}" if one["step"] else ""
+    if one["run_id"] != run_id:
+        who += f" of {one['run_id']}"
     asks = "" if one["question"] is None else f", asked {_event_text(one['question'])}"
     until = "" if one["until"] is None else f", for {span(one['until'] - now)} more"
     return f"{takes}{needs}{who}{asks}{until}"
