@@ -218,8 +218,7 @@ def add_instrument(instrument: Instrument) -> None:
     Raises:
         WrongCall: it is no `Instrument`.
     """
-    if id(instrument) not in _for_all:
-        _for_all[id(instrument)] = installed("add_instrument()", instrument)
+    _for_all[id(instrument)] = installed("add_instrument()", instrument)
 
 
 def remove_instrument(instrument: Instrument) -> None:

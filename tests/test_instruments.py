@@ -287,6 +287,28 @@ async def test_how_a_wait_ends(how: str) -> None:
     assert told.runs[0].outcome == ("cancelled" if how == "cancelled" else "finished")
 
 
+async def test_a_wait_that_is_cancelled_ends_with_its_attempt_though_its_run_cleans_up_for_longer() -> None:
+    class Tidying(Waiting):
+        @step
+        async def tidy(self, ev: StartEvent) -> None:
+            try:
+                await anyio.sleep(100)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(4)
+
+    told = Recorder()
+    handler = Tidying("cancelled", instruments=[told]).run()
+    async with handler:
+        await anyio.sleep(5)
+        await handler.cancel_run()
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+    [wait] = told.waits
+    assert wait.ended is not None and wait.ended == wait.attempt.ended
+    assert told.runs[0].ended == pytest.approx(wait.ended + 4, abs=1e-3)
+
+
 class Looked(dict[Any, Any]):
     """How many of its items were looked at in turn."""
 

@@ -548,6 +548,27 @@ async def test_a_run_that_ends_while_attempts_are_at_work_waiting_or_to_be_made_
     assert told.one("Racing").status.status_code is StatusCode.UNSET
 
 
+async def test_a_wait_lies_in_what_the_step_is_in_unless_that_is_another_trace() -> None:
+    told = Telemetry()
+
+    class Asking(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with told.tracer.start_as_current_span("mine"):
+                await ctx.wait_for_event(Approved, waiter_id="in mine")
+            with told.tracer.start_as_current_span("apart", context=contexts.Context()):
+                await ctx.wait_for_event(Approved, waiter_id="in another trace")
+            return StopEvent()
+
+    async with Asking(instruments=[told.instrument]).run() as handler:
+        for n in range(2):
+            await anyio.sleep(1)
+            handler.send_event(Approved(n))
+        await handler
+    above = {span.context.span_id: span.name for span in told.spans}
+    assert [above[wait.parent.span_id] for wait in told.named("wait for Approved")] == ["mine", "ask attempt"]
+
+
 async def test_a_nested_run_left_behind_ends_within_its_attempt_or_the_run() -> None:
     class Leaving(Workflow):
         @step
