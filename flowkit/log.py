@@ -496,7 +496,8 @@ class RunLog:
         with anyio.CancelScope(shield=True):
             with contextlib.suppress(Exception):  # the run has ended with it
                 await self.written()
-            has_ended = self._last is not None and self._last[0] in ENDED
+            # In its store, that is: the end may be what could not be stored.
+            has_ended = self._error is None and self._last is not None and self._last[0] in ENDED
             if self._fence and self._committed and not has_ended:
                 release = partial(self.tenant.store.release, self.run_id, self._fence)
                 try:

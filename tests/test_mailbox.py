@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from flowkit import (
     StoreError,
     Workflow,
     WorkflowCancelledByUser,
+    WorkflowRuntimeError,
     WorkflowTimeoutError,
     backend,
     step,
@@ -456,6 +457,38 @@ async def test_a_store_that_fails_just_then(durability: Any) -> None:
         await owner.join()
         assert len(await sent(sender, "a")) == 1
         assert (await sender.handler("a")) == 7
+
+
+async def test_a_cancellation_that_could_not_be_stored_gives_the_run_up() -> None:
+    """Its owner lives on, for another run: who cancels takes this one over."""
+
+    class Shaky(MemoryStore):
+        fails = 1
+
+        def commit(self, writes: Any, *, wait: bool = True) -> list[bool]:
+            if self.fails and any(write.status == "cancelled" for write in writes):
+                self.fails -= 1
+                raise StoreError("the store", "the disk is full", "make room", "full")
+            return super().commit(writes, wait=wait)
+
+    store = Shaky()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_outcome, Slow().run(store=store, run_id="other"))
+        group.start_soon(_outcome, first := Slow().run(store=store, run_id="a"))
+        await anyio.sleep(1)
+        async with open_runtime(store=store, workflows=[Slow()], take_up=False) as sender:
+            with anyio.fail_after(20):
+                await sender.cancel("a")
+        assert isinstance(first.exception(), StoreError)
+        info = store.info("a")
+        assert info is not None and info.status == "cancelled"
+        assert store.mail() == [] and store.fails == 0
+        group.cancel_scope.cancel()
+
+
+async def _outcome(handler: Any) -> None:
+    with suppress(WorkflowRuntimeError, StoreError):
+        await handler
 
 
 async def test_mail_that_could_not_be_read_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
