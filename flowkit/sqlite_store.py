@@ -119,6 +119,9 @@ class SQLiteStore(Store):
         if self._opened is None:
             self._opened = open_file(self.path, self._name, self.synchronous, self.busy_timeout)
             self._times_opened += 1
+            # What it holds is not garbage when the store is: a connection that is collected in a cycle complains.
+            self._left_open = weakref.finalize(self, _close_quietly, self._opened)
+            self._left_open.atexit = False
             _STORES.add(self)
         return self._opened
 
@@ -130,6 +133,7 @@ class SQLiteStore(Store):
         opened, self._opened = self._opened, None
         self._rows.clear()
         if opened is not None:
+            self._left_open.detach()
             with explained(self._name):
                 opened.close()
 
@@ -490,10 +494,6 @@ class SQLiteStore(Store):
             store._reading.release()
             store._writing.release()
 
-    def __del__(self) -> None:
-        with suppress(Exception):  # nobody has it any more, to be told; it may be half made
-            self._close()
-
     @staticmethod
     @atexit.register
     def _at_exit() -> None:
@@ -508,6 +508,11 @@ class SQLiteStore(Store):
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _close_quietly(opened: Opened) -> None:
+    with suppress(sqlite3.Error):  # nobody has the store any more, to be told
+        opened.close()
 
 
 def _ends(status: Status) -> bool:

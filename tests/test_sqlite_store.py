@@ -611,3 +611,29 @@ def test_closing_while_others_have_it_open(store: SQLiteStore) -> None:
         one.close()
         assert len((other if one is store else store).read("r")) == position + 1
     other.close()
+
+
+GARBAGE = """
+import anyio, gc, sys
+from flowkit import SQLiteStore, StartEvent, StopEvent, Workflow, step
+
+class Flow(Workflow):
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=1)
+
+async def main():
+    await Flow().run(store=SQLiteStore(sys.argv[1]), run_id="a")
+
+anyio.run(main)
+gc.collect()
+"""
+
+
+def test_a_store_that_nobody_closes_is_closed_when_it_is_garbage(tmp_path: Path) -> None:
+    """Also in a cycle, where Python 3.13 complains of each connection that goes with it."""
+    call = [sys.executable, "-W", "always::ResourceWarning", "-c", GARBAGE, str(tmp_path / "runs.db")]
+    env = {**os.environ, "PYTHONPATH": str(Path(flowkit.__file__).parents[1])}
+    done = subprocess.run(call, check=True, capture_output=True, text=True, env=env)
+    assert done.stderr == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.db"]  # its log was put away
