@@ -477,6 +477,8 @@ class Performer(ABC):
     async def _call_with_needs(self, station: Station, start: StartStep, state: State) -> Any:
         spec = station.spec
         ctx: Context[Any] = Context.of_run(cast(RunFace, self), state, start.invocation)
+        if spec.shape != GENERAL:
+            return await station.call(ctx, start)
         arguments: dict[str, Any] = {spec.event_parameter: start.event}
         if spec.context_parameter is not None:
             arguments[spec.context_parameter] = ctx
@@ -484,8 +486,7 @@ class Performer(ABC):
             arguments[name] = self._owner.child_for(name, kind, self, start)
         if not spec.resources:
             return await self._invoke(station, arguments)
-        if self._pool is None:
-            self._pool = Pool()
+        self._pool = self._pool or Pool()
         run_ctx: Context[Any] = Context.of_run(cast(RunFace, self), self.machine.state)
         needs = Needs(run_ctx, self.machine.start_event, {"run": self._pool, "workflow": self._borrow()})
         async with resources_for(spec.resources, spec.name, needs) as values:

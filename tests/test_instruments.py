@@ -1,6 +1,7 @@
 """Instruments are told of everything, in order, once; and whatever they do, runs are what they would be without."""
 
 import contextvars
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -492,6 +493,35 @@ def test_what_was_not_added_can_not_be_removed() -> None:
         WrongCall, match=r"^remove_instrument\(\) got .*, which isn't installed: give one that was added"
     ):
         flowkit.remove_instrument(Recorder())
+
+
+async def test_steps_are_called_as_where_nobody_watches() -> None:
+    """A decorator's function has its own names for what it takes."""
+
+    def wrapped(function: Any) -> Any:
+        @functools.wraps(function)
+        async def call(*args: Any) -> Any:
+            return await function(*args)
+
+        return call
+
+    class Decorated(Workflow):
+        @step
+        @wrapped
+        async def one(self, ev: StartEvent) -> Item:
+            return Item(1)
+
+        @step
+        @wrapped
+        async def two(self, ctx: Context, ev: Item) -> Made:
+            return Made(ev.n)
+
+        @step
+        @wrapped
+        async def three(self, ev: Made, ctx: Context) -> StopEvent:
+            return StopEvent(result=ev.n)
+
+    assert await Decorated().run() == await Decorated(instruments=[Recorder()]).run() == 1
 
 
 async def test_where_there_is_none_nothing_watches(monkeypatch: pytest.MonkeyPatch) -> None:
