@@ -10,9 +10,9 @@ object from its beginning to its end, so an instrument can keep what it likes by
 epoch, by the run's own clock (in a test under virtual time they are virtual).
 
 **What it can do wrong.** One that raises is dropped there and then, from every run, and this is reported with its
-traceback: the run goes on as if nothing had been. It must not wait: the loop stands still meanwhile. It can't swallow
-an exception of a step, and what it changes in the events it is shown is changed for the steps too: it is to leave
-them as they are.
+traceback: the run goes on as if nothing had been. (What is no `Exception`, exit or Ctrl-C, ends the run and is raised
+where that is awaited.) It must not wait: the loop stands still meanwhile. It can't swallow an exception of a step, and
+what it changes in the events it is shown is changed for the steps too: it is to leave them as they are.
 
 **What it costs.** Nothing, where none is installed: a run without instruments has no `Watch`. With one, each attempt
 goes the longer way through the performer that attempts with resources and timeouts go, and each fact is looked at once.

@@ -4,9 +4,9 @@ A message has a row until it is taken, or refused and withdrawn; mostly there is
 Numbers are never used again, as whoever posted a message knows by its being gone that it was taken: a row with the
 number 0 has the last one that was given, in the place of its run. A row has a checksum over all of it and its run's id.
 
-A refusal that nobody has asked for in a week is forgotten. So is a message whose run isn't there: a flowkit that knows
-no mail, and had the file open while it was brought up to date, deletes runs and leaves their mail. It is listed as a
-damaged one of a run without a name, which nobody drives: it keeps nobody from their own.
+A week after it was posted a message that was refused is forgotten. So is one whose run isn't there: a flowkit that
+knows no mail, and had the file open while it was brought up to date, deletes runs and leaves their mail. It is listed
+as a damaged one of a run without a name, which nobody drives: it keeps nobody from their own.
 """
 
 import sqlite3
