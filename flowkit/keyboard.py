@@ -13,6 +13,7 @@ from collections.abc import Callable
 import anyio
 import anyio.to_thread
 
+from flowkit.backend import uninterrupted
 from flowkit.performer import first_of
 
 __all__ = ["typed_line"]
@@ -23,19 +24,12 @@ async def typed_line(show_prompt: Callable[[], object]) -> bytes:
 
     Cancelling this (Ctrl-C does) drops what had come of a line; of a terminal nothing comes before Enter.
     """
-    line = b""
+    line: list[bytes] = []
     done = anyio.Event()
     waking, wake = os.pipe()
-
-    async def wait() -> None:
-        nonlocal line
-        show_prompt()  # only now that Ctrl-C is heeded
-        line = await anyio.to_thread.run_sync(_typed, _descriptor(), waking)
-        done.set()
-
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(wait)
+            group.start_soon(_wait, show_prompt, line, waking, done)
             try:
                 # Not for the thread itself: while trio's main task can't be cancelled, Ctrl-C can't come.
                 await done.wait()
@@ -45,7 +39,14 @@ async def typed_line(show_prompt: Callable[[], object]) -> bytes:
         raise first_of(several) from None
     finally:
         os.close(waking)
-    return line
+    return line[0]
+
+
+@uninterrupted  # whoever waits gets Ctrl-C: here, between a call and its await, it would leave a coroutine over
+async def _wait(show_prompt: Callable[[], object], line: list[bytes], waking: int, done: anyio.Event) -> None:
+    show_prompt()  # only now that Ctrl-C is heeded
+    line.append(await anyio.to_thread.run_sync(_typed, _descriptor(), waking))
+    done.set()
 
 
 def _descriptor() -> int | None:
