@@ -256,13 +256,18 @@ class Folder:
 
     def call(self, *arguments: str, input: str | None = None) -> Told:
         """``flowkit ARGUMENTS`` in this folder, with this standard input."""
-        separate: dict[str, Any] = {}
-        if "mix_stderr" in inspect.signature(CliRunner).parameters:  # before click 8.2
-            separate["mix_stderr"] = False
-        result = CliRunner(**separate).invoke(program, list(arguments), input=input, prog_name="flowkit")
+        result = runner().invoke(program, list(arguments), input=input, prog_name="flowkit")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Told(result.exit_code, result.stdout, result.stderr)
+
+
+def runner() -> CliRunner:
+    """click's, with standard output and standard error apart."""
+    separate: dict[str, Any] = {}
+    if "mix_stderr" in inspect.signature(CliRunner).parameters:  # before click 8.2
+        separate["mix_stderr"] = False
+    return CliRunner(**separate)
 
 
 @contextmanager

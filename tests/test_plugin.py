@@ -394,8 +394,9 @@ class TestImporting:
             assert not pytest.main(["-q", "-p", "_flowkit_pytest", "-p", "no:cacheprovider", "test_it.py"])
             sys.exit(sorted(sys.modules.keys() & {"flowkit", "trio", "hypothesis", "anyio", "attrs"}) or None)
         """
-        with open(os.path.join(tmp_path, "test_it.py"), "w") as file:
-            file.write("def test(): pass")
+        for name, text in (("test_it.py", "def test(): pass"), ("pytest.ini", "[pytest]")):
+            with open(os.path.join(tmp_path, name), "w") as file:  # no settings of a project around the folder
+                file.write(text)
         path = os.path.dirname(_flowkit_pytest.__file__)
         environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
         ended = subprocess.run(

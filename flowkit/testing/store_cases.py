@@ -144,7 +144,8 @@ def _copies(store: Store) -> None:
 
 
 def _order(store: Store) -> None:
-    """Runs are listed in the order they were created, whatever their names, times and changes."""
+    """Runs are listed in the order they were created, whatever their names, times and changes; of no statuses and of no
+    workflows there are none."""
     names = [f"r{n * 7 % 30}" for n in range(30)]
     for number, name in enumerate(names):
         store.commit([_new(name, time=float(100 - number))])
@@ -156,6 +157,8 @@ def _order(store: Store) -> None:
     _demand(found == expected, _order, found)
     found = [info.run_id for info in store.find(newest=True, limit=4)]
     _demand(found == expected[::-1][:4], _order, found)
+    found = [*store.find(statuses=()), *store.find(workflows=())]
+    _demand(found == [], _order, found)
 
 
 def _mail(store: Store) -> None:
