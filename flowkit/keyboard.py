@@ -1,14 +1,25 @@
-"""A line of standard input, awaited: for programs that ask somebody while a run goes on.
+"""What programs in a terminal need of an event loop: lines that somebody types, and Ctrl-C.
 
-It is read in a thread, which is woken to go when nobody wants the line any more. So the event loop goes on, Ctrl-C
-works at once, and no thread stays behind that waits for a key. Lines are read byte by byte: what comes after them is
-for others. The terminal's modes are left alone, so there is nothing to put right again.
+**A line** is read in a thread, which is woken to go when nobody wants the line any more. So the event loop goes on,
+Ctrl-C works at once, and no thread stays behind that waits for a key. Lines are read byte by byte: what comes after
+them is for others. The terminal's modes are left alone, so there is nothing to put right again.
+
+**Ctrl-C** has to wake the loop. Under asyncio's runner, its handler is called when the interpreter next gets to it:
+where the signal comes in the instant before the loop begins to wait, or is given to another thread, that is when
+something else wakes the loop, at a prompt never. So here every signal writes to a socket that the loop watches; trio
+does that by itself, and asyncio on Windows.
 """
 
+import asyncio
 import os
 import select
+import signal
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,7 +27,36 @@ import anyio.to_thread
 from flowkit.backend import uninterrupted
 from flowkit.performer import first_of
 
-__all__ = ["typed_line"]
+__all__ = ["run_interruptible", "typed_line"]
+
+T = TypeVar("T")
+
+
+def run_interruptible(function: Callable[..., Awaitable[T]], *arguments: Any, backend: str) -> T:
+    """`anyio.run`, in which Ctrl-C is heeded whenever it comes."""
+
+    async def main() -> T:
+        if backend == "trio" or os.name != "posix" or threading.current_thread() is not threading.main_thread():
+            return await function(*arguments)
+        with _woken_by_signals(asyncio.get_running_loop()):
+            return await function(*arguments)
+
+    return anyio.run(main, backend=backend)
+
+
+@contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Generator[None]:
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        loop.add_reader(reader, reader.recv, 4096)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reader)
 
 
 async def typed_line(show_prompt: Callable[[], object]) -> bytes:

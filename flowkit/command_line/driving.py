@@ -48,6 +48,7 @@ from flowkit.errors import (
 )
 from flowkit.events import Event, InputRequiredEvent, StopEvent
 from flowkit.handler import Handler
+from flowkit.keyboard import run_interruptible
 from flowkit.performer import first_of
 from flowkit.runner import Run
 from flowkit.storage_errors import RunSuspended
@@ -108,7 +109,7 @@ def drive(
     driver = _Driver(workflow, start, stepwise, progress_for(quiet=quiet))
     try:
         with _warnings_as_lines(), installed(driver.questions):
-            return anyio.run(driver.run, backend=backend)
+            return run_interruptible(driver.run, backend=backend)
     except BaseException as error:
         found = one_of(error)
         if not isinstance(found, KeyboardInterrupt) or driver.handler is None:

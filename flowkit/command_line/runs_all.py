@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import anyio
-
 from flowkit.command_line.driving import Place, drive
 from flowkit.command_line.driving import told as told_ending
 from flowkit.command_line.exits import DONE, FAILED, INTERRUPTED, STORE_UNUSABLE, WAITING, code_of, line_of, one_of
@@ -19,6 +17,7 @@ from flowkit.command_line.stored import Opened, free_runs
 from flowkit.command_line.stored_books import open_waits, read_machine
 from flowkit.errors import WorkflowCancelled, WorkflowError, shown
 from flowkit.handler import Handler
+from flowkit.keyboard import run_interruptible
 from flowkit.runtime import open_runtime
 from flowkit.store import RunInfo
 from flowkit.workflow import Workflow, check_wiring, records_of
@@ -43,7 +42,7 @@ def resume_all(store: str | None, flows: Sequence[str], backend: str, *, quiet: 
         was_stopped = False
         try:
             with progress_for(quiet=quiet):
-                anyio.run(_drive, opened, workflows, mine, endings, results, backend=backend)
+                run_interruptible(_drive, opened, workflows, mine, endings, results, backend=backend)
         except BaseException as error:
             if not isinstance(one_of(error), KeyboardInterrupt):
                 raise

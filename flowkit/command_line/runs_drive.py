@@ -263,10 +263,9 @@ def cancel(run_id: str, store: str | None, flows: tuple[str, ...], backend: str,
 
 
 def _cancel_here(opened: "Opened", workflow: "Workflow", run_id: str, backend: str) -> None:
-    import anyio
-
     from flowkit.command_line.exits import one_of
     from flowkit.errors import WorkflowCancelled
+    from flowkit.keyboard import run_interruptible
     from flowkit.runtime import open_runtime
 
     async def main() -> None:
@@ -278,7 +277,7 @@ def _cancel_here(opened: "Opened", workflow: "Workflow", run_id: str, backend: s
                 raise error
 
     try:
-        anyio.run(main, backend=backend)
+        run_interruptible(main, backend=backend)
     except BaseExceptionGroup as several:
         raise one_of(several) from None
 

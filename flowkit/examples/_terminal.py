@@ -11,10 +11,8 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import anyio
-
 from flowkit import WorkflowError
-from flowkit.keyboard import typed_line
+from flowkit.keyboard import run_interruptible, typed_line
 
 
 def parser_of(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -35,7 +33,7 @@ def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) ->
 def run_program(program: Callable[..., Awaitable[int]], *arguments: Any, backend: str) -> int:
     """Run a program to its exit code, whatever becomes of it."""
     try:
-        return anyio.run(program, *arguments, backend=backend)
+        return run_interruptible(program, *arguments, backend=backend)
     except KeyboardInterrupt:
         # By now the run has been cancelled and has cleaned up: no thread, connection or file of it is left.
         print("\nstopped", file=sys.stderr)

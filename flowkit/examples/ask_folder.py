@@ -59,6 +59,7 @@ from flowkit.examples._search import (
     search,
 )
 from flowkit.examples._terminal import printable
+from flowkit.keyboard import run_interruptible
 from flowkit.retry_policy import retry, retry_if, stop_after, wait_fixed
 
 WRITE_TIMEOUT = 60
@@ -379,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     screen = Screen(sys.stdout, live=sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
     flow = AskFolder(endpoint=endpoint, top=options.top)
     try:
-        answer = anyio.run(ask, flow, options.folder, options.question, screen, backend=options.backend)
+        answer = run_interruptible(ask, flow, options.folder, options.question, screen, backend=options.backend)
         show_answer(screen, answer)
     except KeyboardInterrupt:
         # By now the run has been cancelled and has cleaned up: no thread, connection or index of it is left.

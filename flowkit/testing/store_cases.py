@@ -157,8 +157,8 @@ def _order(store: Store) -> None:
     _demand(found == expected, _order, found)
     found = [info.run_id for info in store.find(newest=True, limit=4)]
     _demand(found == expected[::-1][:4], _order, found)
-    found = [*store.find(statuses=()), *store.find(workflows=())]
-    _demand(found == [], _order, found)
+    none = [*store.find(statuses=()), *store.find(workflows=())]
+    _demand(none == [], _order, none)
 
 
 def _mail(store: Store) -> None:
